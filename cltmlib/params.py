@@ -1,0 +1,438 @@
+"""The parameters of the notebooks: one table that says what each is, and the checks that hold for it.
+
+A notebook lists its parameters in one cell tagged ``parameters`` and then calls ``cfg = load(NAME, globals())``.
+Papermill only warns about a parameter that the notebook does not have, and injects texts where lists were meant;
+``load`` finds both, and stops with one sentence that names the key.
+"""
+
+import ast
+import datetime
+import difflib
+import hashlib
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cltmlib import paths
+from cltmlib.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PROFILES = ("smoke", "mini", "paper")
+LOCALE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter: its kind (``text``, ``integer``, ``number``, ``languages``, ``seeds``) and its limits."""
+
+    kind: str
+    meaning: str
+    choices: tuple[str, ...] = ()
+    least: float | None = None
+    above: float | None = None
+    null: bool = False
+
+    @property
+    def wanted(self) -> str:
+        """What the parameter accepts, in words, for messages and ``cltm list``."""
+        words = {
+            "text": "one of " + ", ".join(self.choices) if self.choices else "a text",
+            "integer": "a whole number",
+            "number": "a number",
+            "languages": 'a list of at least two locale codes such as ["de", "ca"]',
+            "seeds": "a list of different whole numbers such as [0, 1, 2]",
+        }[self.kind]
+        if self.least is not None and self.kind != "seeds":
+            words += f" of at least {self.least:g}"
+        if self.above is not None:
+            words += f" above {self.above:g}"
+        return words + (" or null" if self.null else "")
+
+
+TABLE: dict[str, Parameter] = {
+    "corpus": Parameter("text", "where the speech comes from", choices=("common_voice", "synthetic")),
+    "corpus_dir": Parameter("text", "release folder of the corpus (LANG/train.tsv, LANG/clips/)", null=True),
+    "languages": Parameter("languages", "Common Voice locale codes, in the order of the matrix"),
+    "speakers_per_language": Parameter("integer", "speakers of the synthetic corpus in each language", least=2),
+    "utterances_per_speaker": Parameter("integer", "utterances of each synthetic speaker", least=1),
+    "corpus_seed": Parameter("integer", "seed of the synthetic corpus", least=0),
+    "encoder": Parameter("text", "speech encoder: Hub name, local folder or built-in stand-in"),
+    "encoder_revision": Parameter("text", "commit of the encoder on the Hub", null=True),
+    "n_samples": Parameter("integer", "N: clips per class in D_i", least=1),
+    "samples_per_speaker": Parameter("integer", "clips per speaker; null: as few as possible", least=1, null=True),
+    "max_test_samples": Parameter("integer", "test clips per class; null: all", least=1, null=True),
+    "min_seconds": Parameter("number", "shorter clips are left out", least=0),
+    "max_seconds": Parameter("number", "longer clips are cut to this; null: never", above=0, null=True),
+    "seeds": Parameter("seeds", "one replication of the whole matrix per seed", least=0),
+    "device": Parameter("text", "where trainings run; auto: cuda if there is one", choices=("auto", "cpu", "cuda")),
+    "precision": Parameter("text", "number format of the GPU's products", choices=("float32", "float16", "bfloat16")),
+    "batch_size": Parameter("integer", "clips per step", least=1),
+    "learning_rate": Parameter("number", "constant learning rate of AdamW", above=0),
+    "executor": Parameter("text", "who runs the trainings", choices=("local", "ray")),
+    "n_workers": Parameter("integer", "trainings at a time; null: one per core or GPU", least=1, null=True),
+    "output_dir": Parameter("text", "where tables and figures go; relative to the repository"),
+}
+
+NOTEBOOKS: dict[str, tuple[str, ...]] = {"02_gr_cltm": tuple(TABLE)}
+
+
+class Params(Mapping):
+    """Checked parameters of one notebook: read as ``cfg.n_samples``; nothing can be set.
+
+    Example:
+        >>> cfg = Params("02_gr_cltm", {"n_samples": 60, "seeds": (0, 1)})
+        >>> cfg.n_samples, cfg["seeds"], len(cfg.hash)
+        (60, (0, 1), 64)
+    """
+
+    __slots__ = ("_notebook", "_started", "_values")
+
+    def __init__(self, notebook: str, values: Mapping[str, Any]):
+        object.__setattr__(self, "_notebook", notebook)
+        object.__setattr__(self, "_values", dict(values))
+        object.__setattr__(self, "_started", _now())
+
+    @property
+    def notebook(self) -> str:
+        """Name of the notebook that these parameters belong to."""
+        return self._notebook
+
+    @property
+    def started(self) -> str:
+        """When the parameters were loaded (UTC, ISO 8601): the start of the run."""
+        return self._started
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the notebook's name and all values, in hexadecimal."""
+        text = json.dumps([self._notebook, self.as_dict()], sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Copy the values into a plain dict that JSON and YAML can write."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in self._values.items()}
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        try:
+            return self._values[name]
+        except KeyError:
+            raise AttributeError(f"notebook {self._notebook} has no parameter {name!r}") from None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"parameters are read only: change {name} in the parameters cell and load again")
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self._values]
+
+    def __reduce__(self):
+        return Params, (self._notebook, self._values)
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{name}: {value}" for name, value in self.as_dict().items())
+
+
+def load(notebook: str, given: Mapping[str, Any]) -> Params:
+    """Check the parameters of a notebook and freeze them.
+
+    Args:
+        notebook: a key of ``NOTEBOOKS``.
+        given: the notebook's ``globals()`` after its parameters cell, or a plain mapping.
+
+    Raises:
+        InputError: a parameter is unknown, missing, of the wrong type or out of range, or two do not fit together.
+
+    Example:
+        >>> load("02_gr_cltm", {"seedz": [0]})
+        Traceback (most recent call last):
+        cltmlib.errors.InputError: Unknown parameter 'seedz' of notebook 02_gr_cltm: did you mean 'seeds'? \
+Correct or remove it and start again.
+    """
+    params = resolve(notebook, given)
+    values = dict(params)
+    if values.get("corpus") == "common_voice" and values.get("corpus_dir") is None:
+        raise InputError(
+            "Parameter 'corpus_dir' is null: name the folder of your Common Voice release, for example with "
+            "-p corpus_dir cv-corpus-22.0 on the command line."
+        )
+    if values.get("corpus") == "synthetic" and values.get("corpus_dir") is not None:
+        raise InputError(
+            f"Parameter 'corpus_dir' is {values['corpus_dir']!r} but 'corpus' is 'synthetic': "
+            "set corpus to common_voice, or corpus_dir to null."
+        )
+    shortest, longest = values.get("min_seconds"), values.get("max_seconds")
+    if shortest is not None and longest is not None and shortest >= longest:
+        raise InputError(f"Parameter 'min_seconds' ({shortest:g}) must be below 'max_seconds' ({longest:g}).")
+    return params
+
+
+def resolve(notebook: str, given: Mapping[str, Any]) -> Params:
+    """Check names, types and ranges like ``load``, but not whether the values fit together."""
+    try:
+        names = NOTEBOOKS[notebook]
+    except KeyError:
+        raise InputError(f"Unknown notebook {notebook!r}: known are {', '.join(NOTEBOOKS)}.") from None
+    for name in _candidates(given):
+        if name not in names:
+            close = difflib.get_close_matches(name.lower(), names, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"it takes {', '.join(names)}."
+            raise InputError(
+                f"Unknown parameter {name!r} of notebook {notebook}: {hint} Correct or remove it and start again."
+            )
+    for name in names:
+        if name not in given:
+            raise InputError(
+                f"Parameter {name!r} of notebook {notebook} is missing: give it {TABLE[name].wanted} "
+                f"({TABLE[name].meaning})."
+            )
+    return Params(notebook, {name: _coerce(name, given[name]) for name in names})
+
+
+def read_profile(profile: str, notebook: str) -> dict[str, Any]:
+    """Read ``params/<profile>/<notebook>.yaml``."""
+    import yaml
+
+    path = paths.root() / "params" / profile / f"{notebook}.yaml"
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        known = sorted(folder.name for folder in path.parent.parent.glob("*") if folder.is_dir())
+        raise InputError(
+            f"There is no params/{profile}/{notebook}.yaml: choose one of the profiles {', '.join(known)}, or add it."
+        ) from None
+    except yaml.YAMLError as error:
+        raise InputError(f"params/{profile}/{notebook}.yaml is not valid YAML: {_one_line(error)}.") from None
+    if not isinstance(values, dict):
+        raise InputError(f"params/{profile}/{notebook}.yaml must hold lines of the form 'name: value'.")
+    return values
+
+
+def write_run_json(path: str | os.PathLike, params: Params, **extra: Any) -> None:
+    """Write what a later reader needs to judge or repeat a run.
+
+    Besides ``extra`` (data and model revisions, the device that was used, ...) the file holds the parameters and
+    their hash, the code's commit and whether it was changed, package versions, seeds, start and end. Absolute paths
+    are shortened, so that nothing of the machine is left in it.
+    """
+    values = params.as_dict()
+    for name in ("corpus_dir", "encoder", "output_dir"):
+        if values.get(name) is not None and os.path.isabs(os.path.expanduser(values[name])):
+            values[name] = paths.without_machine(values[name])
+    record = {
+        "notebook": params.notebook,
+        "params": values,
+        "params_hash": params.hash,
+        "seeds": values.get("seeds"),
+        "device": values.get("device"),
+        "code": _code_version(),
+        "versions": package_versions(),
+        "start": params.started,
+        "end": _now(),
+    }
+    record.update({key: paths.without_machine(v) if isinstance(v, Path) else v for key, v in extra.items()})
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def write_results(folder: str | os.PathLike, params: Params, tables: Mapping[str, "pd.DataFrame"], **extra: Any) -> None:
+    """Write a notebook's tables as ``<name>.csv`` into ``folder``, then its ``run.json`` (see `write_run_json`).
+
+    Raises:
+        InputError: the folder cannot be written or the disk is full; files already there stay whole.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, table in tables.items():
+            temporary = folder / f"{name}.csv.part"
+            table.to_csv(temporary)
+            os.replace(temporary, folder / f"{name}.csv")
+        write_run_json(folder / "run.json", params, **extra)
+    except OSError as error:
+        raise InputError(
+            f"The results cannot be written to {folder} ({error.strerror}): free some space or choose another "
+            "output_dir, and run again; finished trainings are kept."
+        ) from error
+
+
+def _candidates(given: Mapping[str, Any]) -> list[str]:
+    """List the names in ``given`` that somebody meant as parameters.
+
+    In a notebook these are the names assigned in cells that hold nothing but assignments of literals (the parameters
+    cell and the one papermill injects), so that variables of later cells do no harm when the first is run again.
+    In any other mapping every name counts whose value is plain data.
+    """
+    if "get_ipython" in given and isinstance(given.get("In"), list):
+        return [name for cell in given["In"] for name in _literal_assignments(cell) if name in given]
+    plain = (str, int, float, bool, type(None), list, tuple, dict, set)
+    return [name for name, value in given.items() if not name.startswith("_") and isinstance(value, plain)]
+
+
+def _literal_assignments(source: str) -> list[str]:
+    """Return the names a cell assigns, if it does nothing but ``name = literal``; else nothing.
+
+    Example:
+        >>> _literal_assignments("# Parameters\\nseeds = [0, 1]\\nrate = -1.5"), _literal_assignments("x = f(1)")
+        (['seeds', 'rate'], [])
+    """
+    names = []
+    try:
+        for line in ast.parse(source).body:
+            if isinstance(line, ast.Assign):
+                targets, value = line.targets, line.value
+            elif isinstance(line, ast.AnnAssign) and line.value is not None:
+                targets, value = [line.target], line.value
+            else:
+                return []
+            ast.literal_eval(value)
+            names += [target.id for target in targets]
+    except (SyntaxError, ValueError, AttributeError):
+        return []
+    return [name for name in names if not name.startswith("_")]
+
+
+def _coerce(name: str, value: Any) -> Any:
+    """Bring one value into the type of its parameter where only one reading is possible."""
+    parameter = TABLE[name]
+    if parameter.null and (value is None or value in ("", "null", "None", "~")):
+        return None
+    if parameter.kind == "languages":
+        return _languages(name, value)
+    if parameter.kind == "seeds":
+        return _seeds(name, value)
+    if parameter.kind == "text":
+        if isinstance(value, int) and not isinstance(value, bool) and not parameter.choices:
+            value = str(value)  # papermill -p reads a folder called 2024 as a number
+        if not isinstance(value, str) or not value.strip():
+            raise _wrong(name, value)
+        if parameter.choices and value not in parameter.choices:
+            close = difflib.get_close_matches(value, parameter.choices, n=1)
+            raise _wrong(name, value, f"did you mean {close[0]!r}?" if close else "")
+        return value
+    value = _number(name, value, whole=parameter.kind == "integer")
+    too_small = parameter.least is not None and value < parameter.least
+    if too_small or (parameter.above is not None and value <= parameter.above):
+        raise _wrong(name, value)
+    return value
+
+
+def _number(name: str, value: Any, whole: bool) -> int | float:
+    """Read a number; text such as ``1e-4`` (which YAML 1.1 takes for a text) is read as one."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise _wrong(name, value)
+    try:
+        number = int(value) if whole and isinstance(value, str) else float(value)
+    except (ValueError, OverflowError):
+        raise _wrong(name, value) from None
+    if not math.isfinite(number) or (whole and number != int(number)):
+        raise _wrong(name, value)
+    return int(value) if whole else number
+
+
+def _items(name: str, value: Any) -> list:
+    """Read a list; papermill's ``-p`` hands one over as text: ``[no, de]``, ``["no", "de"]`` or ``no,de``."""
+    if isinstance(value, str):
+        import yaml
+
+        text = value.strip()
+        try:
+            value = yaml.load(text if text.startswith("[") else f"[{text}]", Loader=yaml.BaseLoader)
+        except yaml.YAMLError:
+            raise _wrong(name, value) from None
+    if not isinstance(value, Sequence):
+        raise _wrong(name, value)
+    return list(value)
+
+
+def _languages(name: str, value: Any) -> tuple[str, ...]:
+    languages = _items(name, value)
+    for language in languages:
+        if isinstance(language, bool):
+            raise InputError(
+                f"Parameter {name!r} holds {language}: YAML reads a bare no as false and yes as true, "
+                'so write the code in quotes ("no" for Norwegian).'
+            )
+        if not isinstance(language, str) or not LOCALE.fullmatch(language):
+            raise InputError(
+                f"Parameter {name!r} holds {language!r}, which is no locale code of Common Voice "
+                'such as "de", "zh-CN" or "hy-AM".'
+            )
+    _refuse_repeats(name, languages)
+    if len(languages) < 2:
+        raise InputError(f"Parameter {name!r} is {languages}: a transfer matrix needs at least two languages.")
+    return tuple(languages)
+
+
+def _seeds(name: str, value: Any) -> tuple[int, ...]:
+    if isinstance(value, str) and not value.strip().startswith("[") and "," not in value:
+        raise _wrong(name, value)  # "3" could mean three seeds or the seed 3
+    seeds = [_number(name, seed, whole=True) for seed in _items(name, value)]
+    if not seeds or min(seeds) < 0:
+        raise _wrong(name, value)
+    _refuse_repeats(name, seeds)
+    return tuple(seeds)
+
+
+def _refuse_repeats(name: str, items: list) -> None:
+    repeated = [str(item) for i, item in enumerate(items) if item in items[:i]]
+    if repeated:
+        raise InputError(f"Parameter {name!r} holds {', '.join(repeated)} more than once: keep each only once.")
+
+
+def _wrong(name: str, value: Any, hint: str = "") -> InputError:
+    return InputError(f"Parameter {name!r} is {value!r}: it must be {TABLE[name].wanted}{'; ' + hint if hint else '.'}")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _code_version() -> dict[str, Any]:
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *words], cwd=paths.root(), capture_output=True, text=True, timeout=20)
+        except (OSError, subprocess.TimeoutExpired, InputError):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    status = git("status", "--porcelain")
+    return {"commit": git("rev-parse", "--verify", "HEAD"), "dirty": None if status is None else bool(status)}
+
+
+def package_versions() -> dict[str, str | None]:
+    """Versions of Python and of the packages that decide results."""
+    from importlib import metadata
+
+    versions: dict[str, str | None] = {"python": sys.version.split()[0]}
+    for package in "cltmlib torch torchaudio transformers datasets soundfile numpy scipy pandas scikit-learn".split():
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return versions
