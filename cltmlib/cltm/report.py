@@ -1,0 +1,73 @@
+"""The tables and sentences that the notebooks show of a matrix, ours beside the paper's."""
+
+import numpy as np
+import pandas as pd
+
+from cltmlib.cltm.diagnostics import diagnostics
+from cltmlib.cltm.matrix import BootstrapStandardError, TransferMatrix
+from cltmlib.cltm.published import PUBLISHED_STABILITY, families, load_published
+
+DIAGNOSTIC_NAMES = {
+    "rms": "RMS",
+    "rfd_1": "RFD_1, Eq. (3): 0 is language-agnostic",
+    "asym_rel": "Asym_rel, Eq. (4): 0 is symmetric",
+    "prop_pos": "prop+: share of positive cells",
+    "reciprocity_pos": "reciprocity+: share of pairs positive both ways",
+    "cos_rows": "cos_rows, Eq. (5): 1 is equal donor profiles",
+    "intra_family_pos": "intra-family+: share of positive mass inside families",
+}
+_STABILITY_NAMES = {
+    "se_median": "median standard error of a cell",
+    "se_mean": "mean standard error of a cell",
+    "bootstrap_se_median": "median bootstrap standard error of a cell",
+    "rms": "RMS of the cells",
+    "self_gain_mean": "mean self-gain over languages",
+    "self_gain_mean_se": "standard error of that mean over seeds",
+    "self_gain_std": "standard deviation of the self-gain over languages",
+    "n_languages": "languages",
+    "n_undefined": "languages without a positive self-gain",
+    "n_seeds": "seeds",
+}
+
+
+def beside_the_paper(ours: pd.Series, published: str) -> pd.DataFrame:
+    """The seven diagnostics of our matrix beside those recomputed from a published one.
+
+    Args:
+        ours: from `diagnostics`.
+        published: name of the published matrix, as in `load_published`.
+
+    Returns:
+        Index: what the number is; columns ``ours`` and ``published cells``.
+    """
+    theirs = diagnostics(load_published(published), families())
+    table = pd.DataFrame({"ours": ours, "published cells": theirs}).loc[list(DIAGNOSTIC_NAMES)]
+    return table.rename(index=DIAGNOSTIC_NAMES)
+
+
+def stability_table(matrix: TransferMatrix, bootstrap: BootstrapStandardError, published: str) -> pd.DataFrame:
+    """Section 4.4 for our matrix, beside the paper's numbers where it prints them."""
+    ours = matrix.summary()
+    cells = bootstrap.standard_error.to_numpy()
+    off_diagonal = cells[~np.eye(len(cells), dtype=bool)]
+    defined = off_diagonal[~np.isnan(off_diagonal)]
+    ours["bootstrap_se_median"] = float(np.median(defined)) if defined.size else np.nan
+    table = pd.DataFrame({"ours": ours, "paper": PUBLISHED_STABILITY[published]}).loc[list(_STABILITY_NAMES)]
+    return table.rename(index=_STABILITY_NAMES)
+
+
+def self_gain_sentence(matrix: TransferMatrix) -> str:
+    """Whether the matrix stands on measurable self-gains, in one sentence.
+
+    The ratio is the mean self-gain over its standard error over seeds; it needs at least two seeds.
+    """
+    summary, gain = matrix.summary(), matrix.self_gain
+    undefined = [language for language in gain.index if matrix.values.loc[language].isna().any()]
+    text = f"Self-gain is positive in {len(gain) - len(undefined)} of {len(gain)} languages"
+    if undefined:
+        text += f" (not in {', '.join(undefined)}, which have no row)"
+    text += f"; its mean is {summary['self_gain_mean']:.3f}"
+    error = summary["self_gain_mean_se"]
+    if np.isfinite(error) and error > 0:
+        text += f", {summary['self_gain_mean'] / error:.1f} standard errors over {int(summary['n_seeds'])} seeds from zero"
+    return text + "."
