@@ -65,10 +65,35 @@ def _list(arguments: argparse.Namespace) -> None:
     print(study.describe(arguments.notebook) if arguments.notebook else study.overview())
 
 
+def _pretraining(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--folder", metavar="DIR", help="where the model goes (default: cltmlib/models/mini-hubert)")
+    parser.add_argument(
+        "--compare", action="store_true", help="do not pretrain; measure what it buys against random initialisation"
+    )
+
+
+def _pretrain(arguments: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from cltmlib import encoders, pretrain, study
+
+    folder = Path(arguments.folder) if arguments.folder else encoders.STAND_INS / "mini-hubert"
+    if arguments.compare:
+        names = (str(folder), f"{encoders.RANDOM_PREFIX}{folder}")
+        params = study.configure("mini", "02_gr_cltm").as_dict()
+        table = pretrain.what_it_buys(params, names, pretrain.COMPARED_N_SAMPLES)
+        table["encoder"] = table["encoder"].map(dict(zip(names, ("pretrained", "random"), strict=True)))
+        table.to_csv(folder / "gain.csv", index=False, float_format="%.4f")
+        print(table.to_string(index=False))
+    else:
+        print(pretrain.make_stand_in(folder, pretrain.Recipe())[-1])
+
+
 COMMANDS: dict[str, Command] = {
     "run": Command("execute notebooks, resuming what is unfinished", _profile_and_parameters("mini"), _run),
     "plan": Command("tell trainings, time and disk before anything starts", _profile_and_parameters("paper"), _plan),
     "list": Command("tell what is finished; with --notebook, its parameters", _selection, _list),
+    "pretrain": Command("make the stand-in encoder anew, or measure what it buys", _pretraining, _pretrain),
 }
 
 EXAMPLES = """\

@@ -195,7 +195,9 @@ def encode(model: HubertModel, batch: Batch, **options) -> tuple[object, Tensor]
     """
     n_frames = model._get_feat_extract_output_lengths(batch.n_samples)
     if int(n_frames.min()) < 1:
-        raise InputError(f"A clip of {int(batch.n_samples.min())} samples is too short for the encoder; raise min_seconds.")
+        raise InputError(
+            f"A clip of {int(batch.n_samples.min())} samples is too short for the encoder; raise min_seconds."
+        )
     total = int(n_frames.max())
     mask = torch.arange(total, device=batch.input_values.device) < n_frames[:, None]
     if bool((batch.n_samples == batch.input_values.shape[1]).all()):

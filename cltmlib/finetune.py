@@ -21,7 +21,7 @@ from cltmlib.subsets import Prepared
 from cltmlib.sweep.plan import Training
 
 MAX_GRADIENT_NORM = 1.0  # paper, Section 3.2
-EVALUATION_BATCH_SIZE = 32
+EVALUATION_BATCH_SECONDS = 64.0  # padded audio in one evaluation batch: bounds its memory whatever the clips' lengths
 _PRECISIONS = {"float32": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -53,7 +53,9 @@ class Worker:
         self.encoder = load_encoder(params["encoder"], params["encoder_revision"])
         self._where = (params["encoder"], params["encoder_revision"])
         self._store = data.store
-        self._labels = {row["utterance_id"]: module.label(row) for row in data.utterances.reset_index().to_dict("records")}
+        self._labels = {
+            row["utterance_id"]: module.label(row) for row in data.utterances.reset_index().to_dict("records")
+        }
         self._config = {
             "task_version": module.VERSION,
             "encoder": self.encoder.fingerprint,
@@ -64,7 +66,7 @@ class Worker:
         }
 
     def config(self, utterances: Sequence[str]) -> dict:
-        """`Training.config` of a training over these clips: hyper-parameters, encoder, and digests of audio and labels."""
+        """`Training.config` of a training over these clips: hyper-parameters, encoder, digests of audio and labels."""
         labels = "".join(str(self._labels[u]) + "," for u in utterances)
         return {
             **self._config,
@@ -109,7 +111,9 @@ def run_training(
     for language, utterances in training.test.items():
         logits = predict(model, utterances, store, encoder, device)
         if not np.isfinite(logits).all():  # a NaN would be read as a class and become a data point
-            raise InputError(f"Training {training.label!r} diverged: its predictions are not finite; lower learning_rate.")
+            raise InputError(
+                f"Training {training.label!r} diverged: its predictions are not finite; lower learning_rate."
+            )
         results[language] = {**task.metrics(logits, np.array([labels[u] for u in utterances])), "n": len(utterances)}
     return results
 
@@ -134,16 +138,30 @@ def _train(model, training: Training, store, labels, encoder: Encoder, device: s
         scaler.update()
 
 
+def _batches_by_length(n_samples: Sequence[int], most: float) -> list[list[int]]:
+    """Indices of clips, shortest first, in batches of at most ``most`` padded samples (but at least one clip).
+
+    Example:
+        >>> _batches_by_length([5, 1, 2, 9], most=6)
+        [[1, 2], [0], [3]]
+    """
+    batches: list[list[int]] = []
+    for k in sorted(range(len(n_samples)), key=n_samples.__getitem__):
+        if batches and (len(batches[-1]) + 1) * n_samples[k] <= most:
+            batches[-1].append(k)
+        else:
+            batches.append([k])
+    return batches
+
+
 @torch.inference_mode()
 def predict(
     model: PooledClassifier, utterances: Sequence[str], store: WaveformStore, encoder: Encoder, device: str
 ) -> np.ndarray:
     """Logits of clips, (clip, class), in the order given. Clips of similar length share a batch."""
     waveforms = [store.waveform(u) for u in utterances]
-    order = sorted(range(len(waveforms)), key=lambda k: len(waveforms[k]))
-    logits = [None] * len(order)
-    for begin in range(0, len(order), EVALUATION_BATCH_SIZE):
-        chosen = order[begin : begin + EVALUATION_BATCH_SIZE]
+    logits = [None] * len(waveforms)
+    for chosen in _batches_by_length([len(x) for x in waveforms], EVALUATION_BATCH_SECONDS * encoder.sample_rate_hz):
         batch = collate([waveforms[k] for k in chosen], encoder.feature_extractor).to(device)
         for k, row in zip(chosen, model(batch).float().cpu().numpy(), strict=True):
             logits[k] = row

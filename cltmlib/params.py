@@ -256,7 +256,9 @@ def write_run_json(path: str | os.PathLike, params: Params, **extra: Any) -> Non
     os.replace(temporary, path)
 
 
-def write_results(folder: str | os.PathLike, params: Params, tables: Mapping[str, "pd.DataFrame"], **extra: Any) -> None:
+def write_results(
+    folder: str | os.PathLike, params: Params, tables: Mapping[str, "pd.DataFrame"], **extra: Any
+) -> None:
     """Write a notebook's tables as ``<name>.csv`` into ``folder``, then its ``run.json`` (see `write_run_json`).
 
     Raises:

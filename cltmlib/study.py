@@ -342,13 +342,13 @@ def _plan_of_matrix(params: Params) -> tuple[tuple[str, ...], str]:
 
     clip_seconds = min(SECONDS_OF_A_CLIP, params.max_seconds or SECONDS_OF_A_CLIP)
     n_clips = n * (n_seeds * 4 * params.n_samples + n_test)
-    disk = n_clips * clip_seconds * 16000 * 4 + n_trainings * 2000
+    disk = n_clips * clip_seconds * 16000 * 2 + n_trainings * 2000
     row = (str(n_trainings), str(len(measured)), "~" + _duration(total), "~" + _size(disk))
     tests = "" if params.max_test_samples else f", taking {TEST_CLIPS} test clips a language"
     note = (
         f"{n_seeds} seeds x ({n} D_i + {n} D_i+D'_i + {n_pairs} pairs), {params.n_samples} clips a class. "
         f"Time: {basis}{tests}. "
-        f"Disk: decoded clips of {clip_seconds:g} s, float32, at most (draws of different seeds overlap)."
+        f"Disk: decoded clips of {clip_seconds:g} s, int16, at most (draws of different seeds overlap)."
     )
     return row, note
 

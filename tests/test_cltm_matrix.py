@@ -260,8 +260,8 @@ def test_unknown_and_repeated_languages_are_refused():
         cross_lingual_transfer_matrix(GOOD, ["de", "de"])
 
 
-def test_bootstrap_refuses_a_single_seed_and_a_single_resample():
-    with pytest.raises(InputError, match="two seeds"):
-        bootstrap_standard_error(GOOD[GOOD["seed"] == 0])
+def test_a_single_seed_has_no_bootstrap_error_and_a_single_resample_is_refused():
+    alone = bootstrap_standard_error(GOOD[GOOD["seed"] == 0])
+    assert alone.standard_error.isna().all().all() and alone.undefined_share.isna().all()
     with pytest.raises(InputError, match="n_resamples"):
         bootstrap_standard_error(GOOD, n_resamples=1)

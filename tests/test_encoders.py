@@ -79,7 +79,7 @@ def test_without_the_valid_frame_statistics_padding_does_change_the_output():
 
 
 def test_mhubert_147_shapes_are_padding_invariant_in_both_feature_norms():
-    """The published architecture (12 layers of 768, 7 convolutions of 512), random weights: the real size's rounding."""
+    """The published architecture (12 layers of 768, 7 convolutions of 512) with random weights: its rounding."""
     for norm in ("group", "layer"):
         torch.manual_seed(1)
         model = _padding_invariant(HubertModel(HubertConfig(feat_extract_norm=norm, num_hidden_layers=12)).eval())
@@ -115,7 +115,9 @@ def test_clips_of_one_length_take_the_plain_path():
     batch = collate(clips([8_000, 8_000]), EXTRACTOR)
     with torch.inference_mode():
         output, mask = encode(model, batch)
-        torch.testing.assert_close(output.last_hidden_state, plain(batch.input_values).last_hidden_state, atol=0, rtol=0)
+        torch.testing.assert_close(
+            output.last_hidden_state, plain(batch.input_values).last_hidden_state, atol=0, rtol=0
+        )
     assert bool(mask.all())
 
 

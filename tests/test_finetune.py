@@ -35,7 +35,14 @@ def store(tmp_path_factory):
         t = np.arange(int(16_000 * rng.uniform(0.5, 0.9))) / 16_000
         x = sum(np.sin(2 * np.pi * f0_hz * h * t) / h for h in range(1, 12)) * 0.1 + 0.01 * rng.standard_normal(len(t))
         soundfile.write(folder / f"{k}.wav", x, 16_000)
-        rows.append({"utterance_id": f"xx/{k}", "path": str(folder / f"{k}.wav"), "language": "xx", "duration_s": len(t) / 16_000})
+        rows.append(
+            {
+                "utterance_id": f"xx/{k}",
+                "path": str(folder / f"{k}.wav"),
+                "language": "xx",
+                "duration_s": len(t) / 16_000,
+            }
+        )
     return pack(pd.DataFrame(rows), folder / "store", n_workers=1)
 
 

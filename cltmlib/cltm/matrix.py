@@ -162,7 +162,7 @@ def bootstrap_standard_error(
     matrix is NaN here.
 
     Args:
-        performance: as for ``cross_lingual_transfer_matrix``, with at least two seeds.
+        performance: as for ``cross_lingual_transfer_matrix``; with a single seed every error is NaN.
         n_resamples: number of bootstrap resamples, at least 2.
         seed: seed of the resampling.
         languages: as for ``cross_lingual_transfer_matrix``.
@@ -171,7 +171,7 @@ def bootstrap_standard_error(
         The standard errors and, per target, the share of resamples without a positive self-gain.
 
     Raises:
-        InputError: as ``cross_lingual_transfer_matrix``; a single seed; fewer than two resamples.
+        InputError: as ``cross_lingual_transfer_matrix``; fewer than two resamples.
 
     Example:
         >>> rows = [("de", "", 0.5), ("de", "de", 0.7), ("de", "nl", 0.6),
@@ -183,10 +183,12 @@ def bootstrap_standard_error(
     """
     languages, seeds, cube = _performance_cube(performance, languages)
     n_seeds = len(seeds)
-    if n_seeds < 2:
-        raise InputError(f"The seed bootstrap needs at least two seeds, the table has only seed {seeds[0]}.")
     if n_resamples < 2:
         raise InputError(f"The seed bootstrap needs n_resamples >= 2, not {n_resamples}.")
+    if n_seeds < 2:
+        unknown = np.full((len(languages), len(languages)), np.nan)
+        table = _table(unknown, languages, pd.Index(languages, name="donor"))
+        return BootstrapStandardError(table, pd.Series(np.nan, index=table.index, name="undefined_share"))
     generator = np.random.default_rng(seed)
     weights = generator.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=n_resamples) / n_seeds
 

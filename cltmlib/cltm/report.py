@@ -69,5 +69,7 @@ def self_gain_sentence(matrix: TransferMatrix) -> str:
     text += f"; its mean is {summary['self_gain_mean']:.3f}"
     error = summary["self_gain_mean_se"]
     if np.isfinite(error) and error > 0:
-        text += f", {summary['self_gain_mean'] / error:.1f} standard errors over {int(summary['n_seeds'])} seeds from zero"
+        text += (
+            f", {summary['self_gain_mean'] / error:.1f} standard errors over {int(summary['n_seeds'])} seeds from zero"
+        )
     return text + "."

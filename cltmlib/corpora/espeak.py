@@ -121,7 +121,7 @@ def speaker_voice(rng: np.random.Generator, gender: str) -> dict:
 
 
 def variant_file(voice: dict, rng: np.random.Generator) -> tuple[str, int]:
-    """eSpeak variant of one utterance: the speaker's voice with the utterance's jitter. Returns its text and the rate."""
+    """eSpeak variant of one utterance: the speaker's voice with the utterance's jitter. Returns text and rate."""
     jitter = UTTERANCE_JITTER
 
     def z(size=None):

@@ -23,8 +23,8 @@ TEMPLATES = ("measure", "two_measures", "price", "journey", "languages", "meetin
 
 # Named by hand, not all of CLDR: whole, everyday units that can be counted and are spoken without symbols.
 UNITS = (
-    "length-kilometer length-meter length-centimeter mass-kilogram mass-gram volume-liter duration-minute duration-hour "
-    "duration-day duration-week duration-month duration-year duration-second"
+    "length-kilometer length-meter length-centimeter mass-kilogram mass-gram volume-liter duration-minute "
+    "duration-hour duration-day duration-week duration-month duration-year duration-second"
 ).split()
 CURRENCIES = "USD EUR GBP JPY RUB CNY INR BRL CHF TRY MXN CAD AUD KRW SEK".split()
 
@@ -144,7 +144,9 @@ def _speakable(text: str, locale: Locale) -> bool:
 def inventory() -> dict[str, tuple[str, ...]]:
     """Codes whose names every supported locale has in its own script: kind -> sorted codes."""
     codes = {
-        "territory": [c for c in _locale("en").territories if len(c) == 2 and c.isalpha() and c not in ("ZZ", "XA", "XB")],
+        "territory": [
+            c for c in _locale("en").territories if len(c) == 2 and c.isalpha() and c not in ("ZZ", "XA", "XB")
+        ],
         "language": [c for c in _locale("en").languages if len(c) == 2],
         "currency": list(CURRENCIES),
         "unit": list(UNITS),
@@ -159,7 +161,9 @@ def inventory() -> dict[str, tuple[str, ...]]:
 def _has(locale: Locale, kind: str, code: str) -> bool:
     if kind == "unit":
         try:
-            return all(_speakable(_unit_pattern(locale, code, n).replace("{0}", ""), locale) for n in (1, 2, 5, 21, 100))
+            return all(
+                _speakable(_unit_pattern(locale, code, n).replace("{0}", ""), locale) for n in (1, 2, 5, 21, 100)
+            )
         except KeyError:
             return False
     name = _names(locale, kind).get(code)

@@ -1,8 +1,8 @@
 """The embedded corpus: speech made on the user's machine by eSpeak NG from parallel CLDR sentences.
 
-Nothing is downloaded. Every language has the same number of speakers, half of them female, and the k-th speaker of every
-language reads the same sentences. Speakers are split 60/10/30 into train, dev and test; sentences are split too, so test
-speakers read sentences that no training speaker reads.
+Nothing is downloaded. Every language has the same number of speakers, half of them female, and the k-th speaker of
+every language reads the same sentences. Speakers are split 60/10/30 into train, dev and test; sentences are split too,
+so test speakers read sentences that no training speaker reads.
 """
 
 import hashlib
@@ -44,7 +44,7 @@ def load(
         utterances_per_speaker: clips per speaker, each 1 to 7 seconds.
         seed: of speakers, sentences and channels; the same seed gives the same audio.
         cache_dir: where clips are kept; by default the user's cache folder. Each language is a folder of its own, keyed
-            by all that decides its audio and renamed into place when complete, so an interrupted call leaves nothing half.
+            by all that decides its audio and renamed into place when complete: an interrupted call leaves nothing.
 
     Returns:
         A `datasets.Dataset` of utterance rows (columns of `cltmlib.corpora`).
@@ -104,7 +104,9 @@ def _job_key(job: dict) -> str:
 def _make(missing: list[tuple[dict, Path]]) -> None:
     n_clips = sum(len(speaker["utterances"]) for job, _ in missing for speaker in job["speakers"])
     with tqdm(total=n_clips, desc="speaking the synthetic corpus", unit="clip", disable=None) as progress:
-        with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2) as pool:
+        with ThreadPoolExecutor(
+            max_workers=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
+        ) as pool:
             for future in [pool.submit(_speak, job, folder, progress.update) for job, folder in missing]:
                 future.result()
 

@@ -1,7 +1,7 @@
-"""Downstream tasks: each module says what a clip's label is, how a prediction is judged and which number is performance.
+"""Downstream tasks: each module says what a clip's label is and how a prediction is judged.
 
-A task is a module with ``VERSION``, ``PERFORMANCE`` (the key of `metrics` that the transfer matrix uses, higher is better),
-``CLASSES``, ``label(row)`` and ``metrics(logits, labels)``.
+A task is a module with ``VERSION``, ``PERFORMANCE`` (the key of `metrics` that the transfer matrix uses, higher is
+better), ``CLASSES``, ``label(row)`` and ``metrics(logits, labels)``.
 """
 
 from importlib import import_module

@@ -17,7 +17,9 @@ def label(row: dict) -> int:
         InputError: the row has no gender label.
     """
     if row["gender"] not in CLASSES:
-        raise InputError(f"Utterance {row['utterance_id']!r} has gender {row['gender']!r}; keep only female and male ones.")
+        raise InputError(
+            f"Utterance {row['utterance_id']!r} has gender {row['gender']!r}; keep only female and male ones."
+        )
     return CLASSES.index(row["gender"])
 
 

@@ -1,0 +1,238 @@
+"""Every notebook, run with a profile's parameters and judged by the files it writes; and what wrong input does."""
+
+import json
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from cltmlib.testing import break_clip, common_voice_folder
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOK = ROOT / "notebooks" / "02_gr_cltm.ipynb"
+REAL_MINI = ROOT.parent / "shared" / "corpora" / "real-mini"
+SMOKE = yaml.safe_load((ROOT / "params" / "smoke" / "02_gr_cltm.yaml").read_text())
+SMALLEST = {"seeds": [0], "n_samples": 2, "max_test_samples": 4, "max_seconds": 0.6, "min_seconds": 0.3}
+
+FIGURES = ("cltm", "self_gain", "published_gr_mhubert")
+TABLES = (
+    "cltm cltm_bootstrap_standard_error cltm_standard_error corpus diagnostics dropped performance self_gain skipped "
+    "stability table_1"
+).split()
+
+
+def cltm_run(*words, profile="smoke", cwd=ROOT):
+    command = [sys.executable, "-m", "cltmlib", "run", "--profile", profile, "--notebook", "02", *words]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=280)
+
+
+def p(**values):
+    return [
+        word
+        for key, value in values.items()
+        for word in ("-p", key, value if isinstance(value, str) else json.dumps(value))
+    ]
+
+
+def n_stored(store):
+    with sqlite3.connect(store) as connection:
+        return connection.execute("select count(*), max(finished) from trainings").fetchone()
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("smoke")
+    done = cltm_run(*p(output_dir=str(folder)))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_smoke_writes_every_figure_and_table(smoke):
+    for name in FIGURES:
+        for ending in ("png", "pdf", "csv"):
+            assert (smoke / f"{name}.{ending}").stat().st_size > 100, f"{name}.{ending}"
+    for name in TABLES:
+        assert (smoke / f"{name}.csv").is_file(), name
+    assert not list(smoke.glob("*.part")) and not (smoke / "failed.ipynb").exists()
+
+
+def test_the_tables_hold_what_the_plan_says(smoke):
+    n, n_seeds = len(SMOKE["languages"]), len(SMOKE["seeds"])
+    performance = pd.read_csv(smoke / "performance.csv", keep_default_na=False)
+    assert len(performance) == n_seeds * n * (n + 1) and performance["performance"].between(0, 1).all()
+    matrix = pd.read_csv(smoke / "cltm.csv", index_col=0)
+    gains = pd.read_csv(smoke / "self_gain.csv", index_col=0)["self_gain"]
+    assert matrix.index.tolist() == matrix.columns.tolist() == SMOKE["languages"]
+    for language in SMOKE["languages"]:
+        row = matrix.loc[language]
+        assert np.isfinite(row).all() == (gains[language] > 0) and (row.isna().all() or row[language] == 1)
+    assert n_stored(smoke / "runs.sqlite")[0] == n_seeds * (2 * n + n * (n - 1) // 2)
+
+
+def test_run_json_tells_how_to_repeat_the_run_and_nothing_of_the_machine(smoke):
+    record = json.loads((smoke / "run.json").read_text())
+    assert record["params"]["n_samples"] == SMOKE["n_samples"] and record["encoder_fingerprint"].startswith(
+        "mini-hubert@"
+    )
+    assert {"code", "versions", "start", "end", "params_hash", "seeds", "used_device"} <= record.keys()
+    assert str(ROOT) not in json.dumps(record)
+
+
+def test_running_again_repeats_no_training_and_writes_the_same_bytes(smoke):
+    names = [f"{name}.csv" for name in TABLES] + [f"{name}.{e}" for name in FIGURES for e in ("png", "pdf")]
+    before = {name: (smoke / name).read_bytes() for name in names}
+    stored = n_stored(smoke / "runs.sqlite")
+    done = cltm_run(*p(output_dir=str(smoke)))
+    assert done.returncode == 0, done.stderr
+    assert n_stored(smoke / "runs.sqlite") == stored
+    assert {name: (smoke / name).read_bytes() for name in names} == before
+
+
+def test_another_number_of_workers_gives_the_same_tables(smoke, tmp_path):
+    done = cltm_run(*p(output_dir=str(tmp_path / "out"), n_workers=2, languages=list(reversed(SMOKE["languages"]))))
+    assert done.returncode == 0, done.stderr
+    key = ["target", "donor", "seed"]
+    one, two = (
+        pd.read_csv(folder / "performance.csv", keep_default_na=False).sort_values(key).reset_index(drop=True)
+        for folder in (smoke, tmp_path / "out")
+    )
+    pd.testing.assert_frame_equal(one, two, check_exact=True)
+
+
+def test_the_committed_notebook_keeps_its_compared_outputs_and_no_other():
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+        marked = [cell for cell in cells if "NBVAL_CHECK_OUTPUT" in cell.source]
+        assert len(marked) >= 4 and all(cell.outputs for cell in marked), path.name
+        assert sum(bool(re.search(r"\d", str(cell.outputs))) for cell in marked) >= 4, "numbers are compared"
+        assert not any(cell.outputs for cell in cells if cell not in marked), path.name
+        assert all(cell.execution_count for cell in cells), f"{path.name} was never run"
+
+
+def test_no_cell_of_a_notebook_defines_functions_or_loops_over_data():
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        for cell in nbformat.read(path, as_version=4).cells:
+            assert cell.cell_type != "code" or not re.search(r"^\s*(def|class|while) ", cell.source, re.M), cell.source
+
+
+def papermill(output, *words, cwd=ROOT):
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        "--no-progress-bar",
+        "-k",
+        "python3",
+        str(NOTEBOOK),
+        str(output),
+        *words,
+    ]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=280)
+
+
+@pytest.mark.skipif(not REAL_MINI.is_dir(), reason="the developers' set of real speech is not beside this checkout")
+def test_plain_papermill_runs_on_real_speech(tmp_path):
+    languages = '["de", "pl", "ko"]'
+    words = p(corpus="common_voice", corpus_dir=str(REAL_MINI), languages=languages, output_dir=str(tmp_path / "out"))
+    done = papermill(tmp_path / "out.ipynb", *words)
+    assert done.returncode == 0, done.stderr[-2000:]
+    matrix = pd.read_csv(tmp_path / "out" / "cltm.csv", index_col=0)
+    gains = pd.read_csv(tmp_path / "out" / "self_gain.csv", index_col=0)["self_gain"]
+    assert (np.isfinite(matrix).all(axis=1) == (gains > 0)).all()
+    assert (tmp_path / "out" / "cltm.png").stat().st_size > 1000
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory):
+    """A small release folder: two languages, enough for N = 2."""
+    return common_voice_folder(tmp_path_factory.mktemp("cv"), ("de", "ca"))
+
+
+def on_release(folder, output, **changes):
+    return cltm_run(
+        *p(
+            corpus="common_voice",
+            corpus_dir=str(folder),
+            languages=["de", "ca"],
+            output_dir=str(output),
+            **{**SMALLEST, **changes},
+        )
+    )
+
+
+def test_a_common_voice_folder_runs_from_start_to_end_and_a_broken_clip_is_replaced(release, tmp_path):
+    copy = tmp_path / "cv"
+    shutil.copytree(release, copy)
+    train = pd.read_csv(copy / "de" / "train.tsv", sep="\t")
+    break_clip(copy / "de" / "clips" / train["path"][0], "corrupt")
+    done = on_release(copy, tmp_path / "out")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "out" / "cltm.csv").is_file()
+    record = nbformat.read(tmp_path / "out" / "executed.ipynb", as_version=4)
+    assert "unusable clips replaced" in str(record)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "changes", "message"),
+    [
+        (lambda folder: shutil.rmtree(folder), {}, "cv"),
+        (lambda folder: shutil.rmtree(folder / "ca"), {}, "'ca'"),
+        (
+            lambda folder: (folder / "de" / "train.tsv").write_text(
+                (folder / "de" / "train.tsv").read_text().replace("gender", "sex", 1)
+            ),
+            {},
+            "gender",
+        ),
+        (lambda folder: None, {"n_samples": 500}, "too little data for n_samples=500"),
+        (lambda folder: None, {"languages": ["de", "xx"]}, "xx"),
+        (lambda folder: None, {"encoder": "no-such-encoder"}, "no-such-encoder"),
+    ],
+    ids=[
+        "missing folder",
+        "missing locale",
+        "no gender column",
+        "too few speakers",
+        "unknown locale",
+        "unknown encoder",
+    ],
+)
+def test_bad_input_gets_one_sentence(release, tmp_path, break_it, changes, message):
+    copy = tmp_path / "cv"
+    shutil.copytree(release, copy)
+    break_it(copy)
+    done = on_release(copy, tmp_path / "out", **changes)
+    assert done.returncode in (1, 2) and message in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert len([line for line in done.stderr.splitlines() if line.strip()]) <= 2, done.stderr
+
+
+def test_an_unknown_parameter_stops_before_anything_starts(tmp_path):
+    done = cltm_run("-p", "n_smaples", "3", *p(output_dir=str(tmp_path / "out")))
+    assert done.returncode == 2 and "n_smaples" in done.stderr and "n_samples" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_plain_papermill_with_an_unknown_parameter_stops_at_the_first_cell(tmp_path):
+    done = papermill(tmp_path / "out.ipynb", "-p", "n_smaples", "3")
+    assert done.returncode != 0 and "Unknown parameter 'n_smaples'" in done.stderr
+    executed = nbformat.read(tmp_path / "out.ipynb", as_version=4)
+    assert [cell.execution_count for cell in executed.cells if cell.cell_type == "code"][4:] == [None] * 12
+
+
+def test_two_runs_on_one_store_do_not_mix(smoke):
+    from cltmlib.sweep import RunStore
+
+    with RunStore(smoke / "runs.sqlite"):
+        done = cltm_run(*p(output_dir=str(smoke)))
+    assert (
+        done.returncode == 1 and "Another run is using the run store" in done.stderr and "Traceback" not in done.stderr
+    )
