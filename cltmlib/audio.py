@@ -29,13 +29,14 @@ from tqdm import tqdm
 
 from cltmlib.corpora import frame
 from cltmlib.errors import InputError
+from cltmlib.repeatable import pin_instruction_set
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 _FORMAT = 1  # raise it when the same options give other samples or another layout
 _INT16_PEAK = 32767
-_SEGMENT_BYTES = 64 * 2**20
+_SEGMENT_BYTES = 512 * 2**20
 _BATCH = 256  # clips decoded together; bounds the memory
 _LOST_S = 0.1  # MP3 headers may count a frame or two more than there are; more than this is a clip cut off
 _TRUNCATED_SHARE = 0.9  # a clip this much shorter than its corpus says has lost its end
@@ -295,6 +296,7 @@ def pack(
     Raises:
         InputError: the disk is full or the folder cannot be written; finished segments stay and are used next time.
     """
+    pin_instruction_set()  # decoding may resample, which is torch's first computation here
     options = PackOptions(sample_rate_hz, trim_db, min_seconds, max_seconds)
     store_directory = Path(directory).absolute() / options.folder_name
     with _disk_errors(store_directory):

@@ -4,6 +4,7 @@ Paper, Section 3.2: AdamW, constant learning rate, no weight decay, gradient nor
 GPU, and the seed handed to initialisation, shuffling and batching.
 """
 
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -17,6 +18,7 @@ from cltmlib import tasks
 from cltmlib.audio import WaveformStore
 from cltmlib.encoders import Encoder, PooledClassifier, collate, load_encoder
 from cltmlib.errors import InputError
+from cltmlib.repeatable import use_deterministic_kernels
 from cltmlib.subsets import Prepared
 from cltmlib.sweep.plan import Training
 
@@ -50,9 +52,14 @@ class Worker:
     def __init__(self, task: str, data: Prepared, params: Mapping):
         module = tasks.task(task)
         self.device = resolve_device(params["device"])
-        self.encoder = load_encoder(params["encoder"], params["encoder_revision"])
-        self._where = (params["encoder"], params["encoder_revision"])
+        self.encoder = _encoder(params["encoder"], params["encoder_revision"])
+        self._where = (params["encoder"], self.encoder.revision)
         self._store = data.store
+        if data.store.sample_rate_hz != self.encoder.sample_rate_hz:
+            raise InputError(
+                f"Encoder {params['encoder']!r} wants {self.encoder.sample_rate_hz} Hz, but the clips were decoded at "
+                f"{data.store.sample_rate_hz} Hz; choose an encoder of that rate."
+            )
         self._labels = {
             row["utterance_id"]: module.label(row) for row in data.utterances.reset_index().to_dict("records")
         }
@@ -79,9 +86,15 @@ class Worker:
 
     def __call__(self, training: Training) -> dict[str, dict[str, float]]:
         """Train and evaluate: {language: metrics}."""
+        utterances = [*training.train, *(u for test in training.test.values() for u in test)]
+        if self._store.digest(utterances) != training.config["audio"]:
+            raise InputError("Another run has changed the waveform store during this sweep; run again.")
         if self.encoder is None:
-            self.encoder = load_encoder(*self._where)
+            self.encoder = _encoder(*self._where)
         return run_training(training, self._store, self._labels, self.encoder, self.device)
+
+
+_encoder = functools.lru_cache(maxsize=1)(load_encoder)  # Ray unpickles the worker anew for every training
 
 
 def run_training(
@@ -103,13 +116,15 @@ def run_training(
         InputError: the training diverged.
     """
     task = tasks.task(training.task)
+    if device != "cpu":
+        use_deterministic_kernels()
     set_seed(training.seed)  # python, numpy and torch: head, dropout, layer drop and masking all draw from them
     model = PooledClassifier(encoder.fresh_model(), len(task.CLASSES)).to(device).train()
     _train(model, training, store, labels, encoder, device)
     model.eval()
     results = {}
     for language, utterances in training.test.items():
-        logits = predict(model, utterances, store, encoder, device)
+        logits = predict(model, utterances, store, encoder, device, training.config["precision"])
         if not np.isfinite(logits).all():  # a NaN would be read as a class and become a data point
             raise InputError(
                 f"Training {training.label!r} diverged: its predictions are not finite; lower learning_rate."
@@ -120,15 +135,14 @@ def run_training(
 
 def _train(model, training: Training, store, labels, encoder: Encoder, device: str) -> None:
     config = training.config
-    dtype = _PRECISIONS[config["precision"]] if device != "cpu" else None
     optimiser = torch.optim.AdamW(model.parameters(), lr=config["learning_rate"], weight_decay=0.0)
-    scaler = torch.amp.GradScaler(device, enabled=dtype is torch.float16)
+    scaler = torch.amp.GradScaler(device, enabled=device != "cpu" and config["precision"] == "float16")
     order = torch.randperm(len(training.train), generator=torch.Generator().manual_seed(training.seed)).tolist()
     for begin in range(0, len(order), config["batch_size"]):
         chosen = [training.train[k] for k in order[begin : begin + config["batch_size"]]]
         batch = collate([store.waveform(u) for u in chosen], encoder.feature_extractor).to(device)
         target = torch.tensor([labels[u] for u in chosen], device=device)
-        with torch.autocast(device, dtype=dtype) if dtype else nullcontext():
+        with _autocast(device, config["precision"]):
             loss = cross_entropy(model(batch).float(), target)
         optimiser.zero_grad(set_to_none=True)
         scaler.scale(loss).backward()
@@ -136,6 +150,12 @@ def _train(model, training: Training, store, labels, encoder: Encoder, device: s
         torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
         scaler.step(optimiser)
         scaler.update()
+
+
+def _autocast(device: str, precision: str):
+    """Mixed precision on a GPU (paper, Section 3.2: fp16); float32 on a CPU, where it would only be slower."""
+    dtype = _PRECISIONS[precision]
+    return torch.autocast(device, dtype=dtype) if dtype and device != "cpu" else nullcontext()
 
 
 def _batches_by_length(n_samples: Sequence[int], most: float) -> list[list[int]]:
@@ -156,13 +176,21 @@ def _batches_by_length(n_samples: Sequence[int], most: float) -> list[list[int]]
 
 @torch.inference_mode()
 def predict(
-    model: PooledClassifier, utterances: Sequence[str], store: WaveformStore, encoder: Encoder, device: str
+    model: PooledClassifier,
+    utterances: Sequence[str],
+    store: WaveformStore,
+    encoder: Encoder,
+    device: str = "cpu",
+    precision: str = "float32",
 ) -> np.ndarray:
     """Logits of clips, (clip, class), in the order given. Clips of similar length share a batch."""
-    waveforms = [store.waveform(u) for u in utterances]
-    logits = [None] * len(waveforms)
-    for chosen in _batches_by_length([len(x) for x in waveforms], EVALUATION_BATCH_SECONDS * encoder.sample_rate_hz):
-        batch = collate([waveforms[k] for k in chosen], encoder.feature_extractor).to(device)
-        for k, row in zip(chosen, model(batch).float().cpu().numpy(), strict=True):
+    n_samples = [round(seconds * store.sample_rate_hz) for seconds in store.duration_s(utterances)]
+    logits = [None] * len(utterances)
+    for chosen in _batches_by_length(n_samples, EVALUATION_BATCH_SECONDS * store.sample_rate_hz):
+        waveforms = [store.waveform(utterances[k]) for k in chosen]  # read here: a test set may not fit into memory
+        batch = collate(waveforms, encoder.feature_extractor).to(device)
+        with _autocast(device, precision):
+            rows = model(batch).float().cpu().numpy()
+        for k, row in zip(chosen, rows, strict=True):
             logits[k] = row
     return np.stack(logits)

@@ -62,7 +62,7 @@ TABLE: dict[str, Parameter] = {
     "corpus": Parameter("text", "where the speech comes from", choices=("common_voice", "synthetic")),
     "corpus_dir": Parameter("text", "release folder of the corpus (LANG/train.tsv, LANG/clips/)", null=True),
     "languages": Parameter("languages", "Common Voice locale codes, in the order of the matrix"),
-    "speakers_per_language": Parameter("integer", "speakers of the synthetic corpus in each language", least=2),
+    "speakers_per_language": Parameter("integer", "speakers of each language, synthetic corpus; even", least=6),
     "utterances_per_speaker": Parameter("integer", "utterances of each synthetic speaker", least=1),
     "corpus_seed": Parameter("integer", "seed of the synthetic corpus", least=0),
     "encoder": Parameter("text", "speech encoder: Hub name, local folder or built-in stand-in"),
@@ -70,7 +70,7 @@ TABLE: dict[str, Parameter] = {
     "n_samples": Parameter("integer", "N: clips per class in D_i", least=1),
     "samples_per_speaker": Parameter("integer", "clips per speaker; null: as few as possible", least=1, null=True),
     "max_test_samples": Parameter("integer", "test clips per class; null: all", least=1, null=True),
-    "min_seconds": Parameter("number", "shorter clips are left out", least=0),
+    "min_seconds": Parameter("number", "shorter clips are left out", least=0.25),
     "max_seconds": Parameter("number", "longer clips are cut to this; null: never", above=0, null=True),
     "seeds": Parameter("seeds", "one replication of the whole matrix per seed", least=0),
     "device": Parameter("text", "where trainings run; auto: cuda if there is one", choices=("auto", "cpu", "cuda")),
@@ -78,7 +78,7 @@ TABLE: dict[str, Parameter] = {
     "batch_size": Parameter("integer", "clips per step", least=1),
     "learning_rate": Parameter("number", "constant learning rate of AdamW", above=0),
     "executor": Parameter("text", "who runs the trainings", choices=("local", "ray")),
-    "n_workers": Parameter("integer", "trainings at a time; null: one per core or GPU", least=1, null=True),
+    "n_workers": Parameter("integer", "trainings at a time; null: one per core, one on a GPU", least=1, null=True),
     "output_dir": Parameter("text", "where tables and figures go; relative to the repository"),
 }
 

@@ -6,6 +6,7 @@ Run by ``cltm pretrain``; the result, its recipe and what it buys (``cltm pretra
 """
 
 import json
+import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -273,18 +274,20 @@ def pretrain(waveforms: Sequence[np.ndarray], folder: Path, recipe: Recipe, corp
     model = HubertModel(stand_in_config())
     units = units_of(waveforms, mfcc_features, recipe.n_units[0], recipe.seed)
     log = masked_prediction(model, waveforms, units, recipe.n_units[0], recipe, recipe.n_steps[0])
-    _save(model, folder, recipe, corpus, log)
     if recipe.n_steps[1]:
         units = units_of(
             waveforms, lambda x: layer_features(model, x, recipe.feature_layer), recipe.n_units[1], recipe.seed
         )
         log += masked_prediction(model, waveforms, units, recipe.n_units[1], recipe, recipe.n_steps[1])
-        _save(model, folder, recipe, corpus, log)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as partial:  # never half a model under the stand-in's name
+        _save(model, Path(partial), recipe, corpus, log)
+        for path in Path(partial).iterdir():
+            os.replace(path, folder / path.name)
     return log
 
 
 def _save(model: HubertModel, folder: Path, recipe: Recipe, corpus: dict, log: list[dict]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     saved = HubertModel(model.config)
     saved.load_state_dict(model.state_dict())
     saved.config.apply_spec_augment = False  # fine-tuning sees a few hundred clips: masking them would only add noise

@@ -77,7 +77,7 @@ def plan(profile: str, names: Sequence[str] = (), overrides: Mapping[str, Any] |
     """Tabulate the trainings, hours and disk that notebooks would take; nothing is loaded or trained."""
     import textwrap
 
-    rows, notes = [("notebook", "trainings", "in store", "time of all", "disk")], []
+    rows, notes = [("notebook", "trainings", "stored so far", "time of all", "disk")], []
     for path in notebooks(names):
         params = parameters.resolve(path.stem, _given(profile, path.stem, overrides))
         estimate = _PLANS.get(path.stem)

@@ -180,3 +180,61 @@ def test_an_encoder_of_another_kind_is_refused(tmp_path):
     EXTRACTOR.save_pretrained(tmp_path)
     with pytest.raises(InputError, match="wav2vec2"):
         load_encoder(str(tmp_path))
+
+
+def hub_cache(folder, commit, model):
+    """What the Hub's client keeps of one repository, as `huggingface_hub` lays it out."""
+    repository = folder / "models--owner--hubert"
+    snapshot = repository / "snapshots" / commit
+    model.save_pretrained(snapshot)
+    EXTRACTOR.save_pretrained(snapshot)
+    (repository / "refs").mkdir(exist_ok=True)
+    (repository / "refs" / "main").write_text(commit)
+
+
+def test_a_model_of_the_hub_loads_by_name_and_its_commit_is_in_the_fingerprint(tmp_path):
+    """From the client's cache, offline, in a process that sees no other; the branch is resolved to its commit."""
+    import os
+    import subprocess
+    import sys
+
+    hub_cache(tmp_path, "a" * 40, tiny_hubert("group"))
+    hub_cache(tmp_path, "b" * 40, tiny_hubert("group"))
+    code = (
+        "from cltmlib.encoders import load_encoder\n"
+        f"for revision in (None, {'a' * 40!r}):\n"
+        "    encoder = load_encoder('owner/hubert', revision)\n"
+        "    print(encoder.fingerprint, encoder.revision)"
+    )
+    environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    expected = [f"owner/hubert@{c * 40} {c * 40}" for c in "ba"]
+    assert done.stdout.splitlines() == expected
+
+
+@pytest.mark.parametrize("damage", ["missing layer", "truncated", "other names"])
+def test_incomplete_weights_are_refused_instead_of_filled_with_random_numbers(tmp_path, damage):
+    from safetensors.torch import load_file, save_file
+
+    tiny_hubert("group").save_pretrained(tmp_path)
+    EXTRACTOR.save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    weights = load_file(file)
+    if damage == "truncated":
+        file.write_bytes(file.read_bytes()[:1000])
+    elif damage == "missing layer":
+        save_file({k: v for k, v in weights.items() if "layers.1." not in k}, file, {"format": "pt"})
+    else:
+        save_file({f"foo.{k}": v for k, v in weights.items()}, file, {"format": "pt"})
+    with pytest.raises(InputError, match=r"lacks \d+ of its weights|no readable weights"):
+        load_encoder(str(tmp_path))
+
+
+def test_the_fingerprint_is_that_of_settings_and_weights_alone(tmp_path):
+    for name in ("one", "two"):
+        tiny_hubert("group").save_pretrained(tmp_path / name)
+        EXTRACTOR.save_pretrained(tmp_path / name)
+    (tmp_path / "two" / "recipe.json").write_text("{}")
+    one, two = (load_encoder(str(tmp_path / name)).fingerprint for name in ("one", "two"))
+    assert one == two

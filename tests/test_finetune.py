@@ -146,3 +146,18 @@ def test_a_row_without_gender_and_a_task_that_is_not_there_are_named():
         gender.label({"utterance_id": "u1", "gender": None})
     with pytest.raises(InputError, match="no task 'emotion'"):
         tasks.task("emotion")
+
+
+def test_a_store_that_changed_under_the_sweep_is_noticed(store, encoder, monkeypatch):
+    worker = finetune.Worker.__new__(finetune.Worker)
+    worker.encoder, worker.device, worker._store, worker._labels = encoder, "cpu", store, LABELS
+    ids = [*training().train, *training().test["xx"]]
+    assert worker(training(audio=store.digest(ids)))["xx"]["n"] == 16
+    with pytest.raises(InputError, match="changed the waveform store"):
+        worker(training(audio="another"))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_a_training_on_a_gpu_repeats_itself(encoder, store):
+    first, second = (run_training(training(), store, LABELS, encoder, "cuda") for _ in range(2))
+    assert first == second

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from cltmlib.corpora.languages import families
 from cltmlib.testing import break_clip, common_voice_folder
 
 ROOT = Path(__file__).parents[1]
@@ -120,7 +121,9 @@ def test_the_committed_notebook_keeps_its_compared_outputs_and_no_other():
 def test_no_cell_of_a_notebook_defines_functions_or_loops_over_data():
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         for cell in nbformat.read(path, as_version=4).cells:
-            assert cell.cell_type != "code" or not re.search(r"^\s*(def|class|while) ", cell.source, re.M), cell.source
+            assert cell.cell_type != "code" or not re.search(r"^\s*(def|class|while|for) ", cell.source, re.M), (
+                cell.source
+            )
 
 
 def papermill(output, *words, cwd=ROOT):
@@ -172,12 +175,34 @@ def test_a_common_voice_folder_runs_from_start_to_end_and_a_broken_clip_is_repla
     copy = tmp_path / "cv"
     shutil.copytree(release, copy)
     train = pd.read_csv(copy / "de" / "train.tsv", sep="\t")
-    break_clip(copy / "de" / "clips" / train["path"][0], "corrupt")
-    done = on_release(copy, tmp_path / "out")
+    for clip in train.groupby("client_id")["path"].first():  # one of the three clips of every speaker
+        break_clip(copy / "de" / "clips" / clip, "corrupt")
+    done = on_release(copy, tmp_path / "out", n_samples=4)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (tmp_path / "out" / "cltm.csv").is_file()
-    record = nbformat.read(tmp_path / "out" / "executed.ipynb", as_version=4)
-    assert "unusable clips replaced" in str(record)
+    skipped = pd.read_csv(tmp_path / "out" / "skipped.csv")
+    assert len(skipped) > 0 and set(skipped["language"]) == {"de"}
+    assert (pd.read_csv(tmp_path / "out" / "cltm.csv", index_col=0).index == ["de", "ca"]).all()
+
+
+def test_the_paper_profile_runs_on_a_small_release(release, tmp_path):
+    """The paper's own values but for size and encoder: batches of one, float16 asked for, uncapped test sets."""
+    small = {"languages": ["de", "ca"], "n_samples": 2, "seeds": [0], "encoder": "mini-hubert"}
+    done = cltm_run(*p(corpus_dir=str(release), output_dir=str(tmp_path), **small), profile="paper")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(pd.read_csv(tmp_path / "performance.csv")) == 6 and (tmp_path / "cltm.pdf").is_file()
+
+
+def test_the_mini_profile_runs_on_two_of_its_languages(tmp_path):
+    small = {"languages": ["ca", "sw"], "speakers_per_language": 40, "seeds": [0], "max_test_samples": 10}
+    done = cltm_run(*p(output_dir=str(tmp_path), **small), profile="mini")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(pd.read_csv(tmp_path / "performance.csv")) == 6 and (tmp_path / "cltm.pdf").is_file()
+
+
+def test_the_mini_profile_covers_what_it_promises():
+    mini = yaml.safe_load((ROOT / "params" / "mini" / "02_gr_cltm.yaml").read_text())
+    assert len(mini["languages"]) >= 8 and len(set(families(mini["languages"]).values())) >= 6
+    assert len(mini["seeds"]) >= 3
 
 
 @pytest.mark.parametrize(
@@ -193,17 +218,8 @@ def test_a_common_voice_folder_runs_from_start_to_end_and_a_broken_clip_is_repla
             "gender",
         ),
         (lambda folder: None, {"n_samples": 500}, "too little data for n_samples=500"),
-        (lambda folder: None, {"languages": ["de", "xx"]}, "xx"),
-        (lambda folder: None, {"encoder": "no-such-encoder"}, "no-such-encoder"),
     ],
-    ids=[
-        "missing folder",
-        "missing locale",
-        "no gender column",
-        "too few speakers",
-        "unknown locale",
-        "unknown encoder",
-    ],
+    ids=["missing folder", "missing locale", "no gender column", "too few speakers"],
 )
 def test_bad_input_gets_one_sentence(release, tmp_path, break_it, changes, message):
     copy = tmp_path / "cv"
@@ -225,7 +241,9 @@ def test_plain_papermill_with_an_unknown_parameter_stops_at_the_first_cell(tmp_p
     done = papermill(tmp_path / "out.ipynb", "-p", "n_smaples", "3")
     assert done.returncode != 0 and "Unknown parameter 'n_smaples'" in done.stderr
     executed = nbformat.read(tmp_path / "out.ipynb", as_version=4)
-    assert [cell.execution_count for cell in executed.cells if cell.cell_type == "code"][4:] == [None] * 12
+    cells = [cell for cell in executed.cells if cell.cell_type == "code"]
+    assert "n_smaples = 3" in cells[1].source
+    assert not any(cell.execution_count for cell in cells[4:])
 
 
 def test_two_runs_on_one_store_do_not_mix(smoke):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from cltmlib import paths
 from cltmlib.corpora.languages import LANGUAGES
 from cltmlib.errors import InputError
 
@@ -57,7 +58,7 @@ def from_params(params: Mapping) -> "Dataset":
             utterances_per_speaker=params["utterances_per_speaker"],
             seed=params["corpus_seed"],
         )
-    return load_corpus(params["corpus"], root=params["corpus_dir"], languages=params["languages"])
+    return load_corpus(params["corpus"], root=paths.corpus_folder(params["corpus_dir"]), languages=params["languages"])
 
 
 def utterance_features() -> "Features":

@@ -130,7 +130,7 @@ def _load_language(
             dropped.append((language, split, "malformed row", n_malformed))
     table = pd.concat(parts, ignore_index=True)
 
-    # One pass over the folder instead of one look-up per row: a million stats take minutes on a network disk.
+    # One pass over the folder, so that clips which are not there cost no look-up each.
     entries = {entry.name: entry for entry in os.scandir(clips)}
     reason = pd.Series(None, index=table.index, dtype="object")
 

@@ -99,7 +99,7 @@ def _hand_out(here: multiprocessing.connection.Connection, waiting: list[Trainin
 
 def _worker_died(worker: multiprocessing.Process, training: Training) -> InputError:
     worker.join(10)
-    if worker.exitcode == -signal.SIGKILL:
+    if worker.exitcode == -9:
         cause = "was stopped by the operating system, most likely for lack of memory: set a smaller n_workers"
     else:
         cause = f"ended with exit code {worker.exitcode} (its own message is above): mend the cause"

@@ -99,9 +99,11 @@ def cltm_plan(
         ['de seed 0', "de+de' seed 0", 'de+ca seed 0', 'ca seed 0', "ca+ca' seed 0"]
     """
 
+    all_tests = {language: tuple(sorted(ids)) for language, ids in test_sets.items()}  # shared: they may be large
+
     def training(seed: int, label: str, train: Sequence[str], languages: Sequence[str]) -> Training:
         train = tuple(sorted(train))
-        test = {language: tuple(sorted(test_sets[language])) for language in sorted(languages)}
+        test = {language: all_tests[language] for language in sorted(languages)}
         ids = train + tuple(i for tests in test.values() for i in tests)
         content = config(ids) if callable(config) else config
         return Training(task, train, test, seed, content, f"{label} seed {seed}")
