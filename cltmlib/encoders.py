@@ -148,8 +148,8 @@ def _load_weights(where: str, name: str, options: dict) -> HubertModel:
     missing = set(report["missing_keys"]) - {"masked_spec_embed"}
     if missing:
         raise InputError(
-            f"Encoder {name!r} lacks {len(missing)} of its weights, such as {min(missing)}; download it again, or name a "
-            "complete HubertModel."
+            f"Encoder {name!r} lacks {len(missing)} of its weights, such as {min(missing)}; download it again, "
+            "or name a complete HubertModel."
         )
     return model
 

@@ -1,8 +1,9 @@
 """Which clips a training sees: balanced, speaker-disjoint D_i and D'_i, and the test set of every language.
 
-Choice: the order of speakers and of clips is that of a hash of (seed, identifier), not of a generator's stream. So a
-draw depends on no library version, adding a language or removing a broken clip leaves the other choices as they were,
-and with the same samples per speaker the D_i of a smaller N lies inside that of a larger one.
+Choice: the order of speakers and of clips is that of a hash of (seed, identifier), not of a generator's stream, so a
+draw depends on no library version. With the same samples per speaker (and no speaker of two languages), adding a
+language or removing a broken clip leaves the other choices as they were, and the D_i of a smaller N lies inside that of
+a larger one.
 """
 
 import hashlib
