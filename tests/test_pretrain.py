@@ -55,6 +55,34 @@ def test_the_saved_model_loads_as_an_encoder_with_its_recipe(waveforms, tmp_path
     assert json.loads((tmp_path / "model" / "recipe.json").read_text())["corpus"] == {"languages": ["xx"]}
 
 
+def test_saving_leaves_masking_on(waveforms, tmp_path):
+    """The saved configuration switches it off; once it was shared with the model, and a second iteration saw everything."""
+    model = pretrain.HubertModel(stand_in_config())
+    pretrain._save(model, tmp_path, TINY, {}, [])
+    assert model.config.apply_spec_augment
+    assert not json.loads((tmp_path / "config.json").read_text())["apply_spec_augment"]
+    units = units_of(waveforms, mfcc_features, 8, 0)
+    model.config.apply_spec_augment = False
+    with pytest.raises(ValueError, match="nothing would be masked"):
+        masked_prediction(model, waveforms, units, 8, TINY, 1)
+
+
+def test_what_is_masked_cannot_be_seen(waveforms):
+    """Other audio under a long mask must not reach the frames that predict it."""
+    model = pretrain.HubertModel(stand_in_config()).eval()
+    clip = pretrain.normalise(waveforms[0])
+    other = clip.copy()
+    other[8_000:12_000] = np.random.default_rng(1).standard_normal(4_000)
+    n_frames = int(model._get_feat_extract_output_lengths(torch.tensor(len(clip))))
+    mask = torch.zeros(1, n_frames, dtype=torch.bool)
+    mask[:, 8_000 // 320 - 4 : 12_000 // 320 + 4] = True
+    plain = model.feature_extractor.conv_layers[0]
+    plain.layer_norm = torch.nn.Identity()  # its statistics over time would carry the change everywhere
+    with torch.inference_mode():
+        one, two = (model(torch.from_numpy(x)[None], mask_time_indices=mask).last_hidden_state for x in (clip, other))
+    torch.testing.assert_close(one, two)
+
+
 def test_the_same_recipe_gives_the_same_weights(waveforms, tmp_path):
     for name in ("one", "two"):
         pretrain.pretrain(waveforms, tmp_path / name, replace(TINY, n_steps=(5, 0)), {})
