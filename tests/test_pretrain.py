@@ -56,7 +56,7 @@ def test_the_saved_model_loads_as_an_encoder_with_its_recipe(waveforms, tmp_path
 
 
 def test_saving_leaves_masking_on(waveforms, tmp_path):
-    """The saved configuration switches it off; once it was shared with the model, and a second iteration saw everything."""
+    """The saved configuration switches it off; once it was shared, and a second iteration saw everything."""
     model = pretrain.HubertModel(stand_in_config())
     pretrain._save(model, tmp_path, TINY, {}, [])
     assert model.config.apply_spec_augment
@@ -95,6 +95,8 @@ def test_the_stand_in_kept_here_was_made_by_this_recipe_on_this_corpus():
     assert kept["recipe"] == json.loads(json.dumps(pretrain.asdict(Recipe())))
     assert kept["corpus"] == json.loads(json.dumps(pretrain.pretraining_corpus()))
     for n_units, n_steps in zip(Recipe().n_units, Recipe().n_steps, strict=True):
+        if not n_steps:
+            continue
         last = [row for row in kept["log"] if row["n_units"] == n_units][-1]
         assert last["step"] == n_steps and last["masked_loss"] < 0.9 * last["unigram_entropy"]
 
