@@ -58,8 +58,8 @@ def smoke(tmp_path_factory):
 
 def test_smoke_writes_every_figure_and_table(smoke):
     for name in FIGURES:
-        for ending in ("png", "pdf", "csv"):
-            assert (smoke / f"{name}.{ending}").stat().st_size > 100, f"{name}.{ending}"
+        for ending, least in (("png", 1000), ("pdf", 1000), ("csv", 20)):
+            assert (smoke / f"{name}.{ending}").stat().st_size > least, f"{name}.{ending}"
     for name in TABLES:
         assert (smoke / f"{name}.csv").is_file(), name
     assert not list(smoke.glob("*.part")) and not (smoke / "failed.ipynb").exists()
@@ -80,9 +80,8 @@ def test_the_tables_hold_what_the_plan_says(smoke):
 
 def test_run_json_tells_how_to_repeat_the_run_and_nothing_of_the_machine(smoke):
     record = json.loads((smoke / "run.json").read_text())
-    assert record["params"]["n_samples"] == SMOKE["n_samples"] and record["encoder_fingerprint"].startswith(
-        "mini-hubert@"
-    )
+    assert record["params"]["n_samples"] == SMOKE["n_samples"]
+    assert record["encoder_fingerprint"].startswith("sha256:")
     assert {"code", "versions", "start", "end", "params_hash", "seeds", "used_device"} <= record.keys()
     assert str(ROOT) not in json.dumps(record)
 
