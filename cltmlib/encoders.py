@@ -241,17 +241,3 @@ def masked_mean(hidden: Tensor, mask: Tensor) -> Tensor:
     """Mean over valid frames: (batch, frame, dim), (batch, frame) -> (batch, dim)."""
     weights = mask.unsqueeze(-1).to(hidden.dtype)
     return (hidden * weights).sum(1) / weights.sum(1)
-
-
-class PooledClassifier(nn.Module):
-    """Encoder, masked mean pooling over time, one linear layer (paper, Section 3.2); no layer is frozen."""
-
-    def __init__(self, encoder: HubertModel, n_classes: int):
-        super().__init__()
-        self.encoder = encoder
-        self.head = nn.Linear(encoder.config.hidden_size, n_classes)
-
-    def forward(self, batch: Batch) -> Tensor:
-        """Logits, (batch, n_classes)."""
-        output, mask = encode(self.encoder, batch)
-        return self.head(masked_mean(output.last_hidden_state, mask))

@@ -1,4 +1,4 @@
-"""The one fine-tuning loop of the classification tasks: what a worker of the sweep runs.
+"""The one fine-tuning loop of all tasks: what a worker of the sweep runs.
 
 Paper, Section 3.2: AdamW, constant learning rate, no weight decay, gradient norm clipped, one epoch, mixed precision on
 GPU, and the seed handed to initialisation, shuffling and batching.
@@ -6,17 +6,21 @@ GPU, and the seed handed to initialisation, shuffling and batching.
 
 import functools
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from os import PathLike
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
-from torch.nn.functional import cross_entropy
 from transformers import set_seed
 
-from cltmlib import tasks
+from cltmlib import subsets, sweep, tasks
 from cltmlib.audio import WaveformStore
-from cltmlib.encoders import Encoder, PooledClassifier, collate, load_encoder
+from cltmlib.encoders import Encoder, collate, load_encoder
 from cltmlib.errors import InputError
 from cltmlib.repeatable import use_deterministic_kernels
 from cltmlib.subsets import Prepared
@@ -60,9 +64,12 @@ class Worker:
                 f"Encoder {params['encoder']!r} wants {self.encoder.sample_rate_hz} Hz, but the clips were decoded at "
                 f"{data.store.sample_rate_hz} Hz; choose an encoder of that rate."
             )
-        self._labels = {
-            row["utterance_id"]: module.label(row) for row in data.utterances.reset_index().to_dict("records")
-        }
+        columns = ["language", *module.COLUMNS]
+        self._rows = dict(zip(data.utterances.index, data.utterances[columns].to_dict("records"), strict=True))
+        for utterance, row in self._rows.items():
+            for column, value in row.items():
+                if not isinstance(value, str):
+                    raise InputError(f"Clip {utterance!r} has no {column}, which task {task!r} needs; leave it out.")
         self._config = {
             "task_version": module.VERSION,
             "encoder": self.encoder.fingerprint,
@@ -70,11 +77,12 @@ class Worker:
             "batch_size": params["batch_size"],
             "precision": params["precision"] if self.device != "cpu" else "float32",
             "device": self.device,  # results are repeatable on one kind of device only
+            **{name: params[name] for name in module.OPTIONS},
         }
 
     def config(self, utterances: Sequence[str]) -> dict:
         """`Training.config` of a training over these clips: hyper-parameters, encoder, digests of audio and labels."""
-        labels = "".join(str(self._labels[u]) + "," for u in utterances)
+        labels = json.dumps([list(self._rows[u].values()) for u in utterances])
         return {
             **self._config,
             "audio": self._store.digest(utterances),
@@ -91,26 +99,85 @@ class Worker:
             raise InputError("Another run has changed the waveform store during this sweep; run again.")
         if self.encoder is None:
             self.encoder = _encoder(*self._where)
-        return run_training(training, self._store, self._labels, self.encoder, self.device)
+        return run_training(training, self._store, self._rows, self.encoder, self.device)
+
+
+class LearningCurve(NamedTuple):
+    """What `learning_curves` measured of one task.
+
+    Attributes:
+        curves: columns language, n_samples, seed, performance.
+        data: the sets it was measured on.
+        device: where it was trained.
+    """
+
+    curves: pd.DataFrame
+    data: Prepared
+    device: str
+
+    def means(self) -> pd.DataFrame:
+        """Mean performance over seeds; rows = languages, columns = numbers of samples."""
+        groups = self.curves.groupby(["language", "n_samples"], sort=False)
+        return groups["performance"].mean().unstack("n_samples")
+
+    def sets(self) -> str:
+        """Clips and speakers of the sets, as text."""
+        return self.data.summary().T.to_string()
+
+
+def learning_curves(corpus, params: Mapping, store_file: str | PathLike) -> dict[str, LearningCurve]:
+    """Measure the learning curves of the tasks (paper, Section 2.2) and keep every training in the run store.
+
+    Args:
+        corpus: utterances.
+        params: of notebook 01; a task is left out where its list of sizes, ``<task>_n_samples``, is empty.
+        store_file: the run store; decoded clips lie beside it.
+
+    Returns:
+        Task -> its curves.
+    """
+    designs = {
+        "gender": subsets.ByClass(params["samples_per_speaker"], params["max_test_samples"]),
+        "speaker": subsets.BySpeaker(params["speakers_per_sample"], params["max_test_samples"]),
+    }
+    trim_db = {"gender": None, "speaker": params["trim_db"]}
+    measured = {}
+    for task, design in designs.items():
+        sizes = params[f"{task}_n_samples"]
+        if not sizes:
+            continue
+        data = subsets.prepare(
+            corpus, params["languages"], sizes, params["seeds"], Path(store_file).parent / "waveforms", design,
+            min_seconds=params["min_seconds"], max_seconds=params["max_seconds"], trim_db=trim_db[task],
+        )  # fmt: skip
+        own = {name: params.get(f"{task}_{name}") or params[name] for name in ("batch_size", "learning_rate")}
+        worker = Worker(task, data, {**params, **own})
+        points = sweep.curve_plan(task, data.subsets, data.tests, worker.config)
+        with sweep.RunStore(store_file) as store:
+            trainings = [point.training for point in points]
+            results = sweep.run(trainings, worker, store, params["executor"], params["n_workers"], worker.device)
+        curves = sweep.curve_table(points, results, tasks.task(task).PERFORMANCE)
+        measured[task] = LearningCurve(curves, data, worker.device)
+    return measured
 
 
 _encoder = functools.lru_cache(maxsize=1)(load_encoder)  # Ray unpickles the worker anew for every training
 
 
 def run_training(
-    training: Training, store: WaveformStore, labels: Mapping[str, int], encoder: Encoder, device: str = "cpu"
-) -> dict[str, dict[str, float]]:
-    """Fine-tune one model on ``training.train`` and evaluate it on every language of ``training.test``.
+    training: Training, store: WaveformStore, rows: Mapping[str, Mapping], encoder: Encoder, device: str = "cpu"
+) -> dict[str, dict]:
+    """Fine-tune one model on ``training.train`` and evaluate it on every test set of ``training.test``.
 
     Args:
-        training: clips, seed and ``config`` with learning_rate, batch_size and precision.
+        training: clips, seed and ``config`` with learning_rate, batch_size, precision and the task's options.
         store: waveforms of all its clips.
-        labels: utterance id -> class index.
+        rows: utterance id -> language and the task's ``COLUMNS`` of the clip.
         encoder: where the fine-tuning starts.
         device: ``"cpu"`` or ``"cuda"``.
 
     Returns:
-        {language: {metric: value}} with the task's metrics and ``n``, the number of test clips.
+        {test set: {metric: value}} as the task's ``evaluate`` gives it.
 
     Raises:
         InputError: the training diverged.
@@ -119,31 +186,31 @@ def run_training(
     if device != "cpu":
         use_deterministic_kernels()
     set_seed(training.seed)  # python, numpy and torch: head, dropout, layer drop and masking all draw from them
-    model = PooledClassifier(encoder.fresh_model(), len(task.CLASSES)).to(device).train()
-    _train(model, training, store, labels, encoder, device)
+    model = task.model(encoder.fresh_model(), [rows[u] for u in training.train], training.config).to(device).train()
+    _train(model, training, store, rows, encoder, device)
     model.eval()
-    results = {}
-    for language, utterances in training.test.items():
-        logits = predict(model, utterances, store, encoder, device, training.config["precision"])
-        if not np.isfinite(logits).all():  # a NaN would be read as a class and become a data point
+
+    def predictions(utterances: Sequence[str]) -> list[np.ndarray]:
+        predicted = predict(model, utterances, store, encoder, device, training.config["precision"])
+        if not all(np.isfinite(row).all() for row in predicted):  # NaN would be read as a class: a false data point
             raise InputError(
                 f"Training {training.label!r} diverged: its predictions are not finite; lower learning_rate."
             )
-        results[language] = {**task.metrics(logits, np.array([labels[u] for u in utterances])), "n": len(utterances)}
-    return results
+        return predicted
+
+    return task.evaluate(predictions, training, rows)
 
 
-def _train(model, training: Training, store, labels, encoder: Encoder, device: str) -> None:
+def _train(model, training: Training, store, rows, encoder: Encoder, device: str) -> None:
     config = training.config
-    optimiser = torch.optim.AdamW(model.parameters(), lr=config["learning_rate"], weight_decay=0.0)
+    optimiser = torch.optim.AdamW(model.parameters(), config["learning_rate"], weight_decay=0.0, fused=True)
     scaler = torch.amp.GradScaler(device, enabled=device != "cpu" and config["precision"] == "float16")
     order = torch.randperm(len(training.train), generator=torch.Generator().manual_seed(training.seed)).tolist()
     for begin in range(0, len(order), config["batch_size"]):
         chosen = [training.train[k] for k in order[begin : begin + config["batch_size"]]]
         batch = collate([store.waveform(u) for u in chosen], encoder.feature_extractor).to(device)
-        target = torch.tensor([labels[u] for u in chosen], device=device)
         with _autocast(device, config["precision"]):
-            loss = cross_entropy(model(batch).float(), target)
+            loss = model.loss(batch, [rows[u] for u in chosen])
         optimiser.zero_grad(set_to_none=True)
         scaler.scale(loss).backward()
         scaler.unscale_(optimiser)
@@ -176,21 +243,21 @@ def _batches_by_length(n_samples: Sequence[int], most: float) -> list[list[int]]
 
 @torch.inference_mode()
 def predict(
-    model: PooledClassifier,
+    model: torch.nn.Module,
     utterances: Sequence[str],
     store: WaveformStore,
     encoder: Encoder,
     device: str = "cpu",
     precision: str = "float32",
-) -> np.ndarray:
-    """Logits of clips, (clip, class), in the order given. Clips of similar length share a batch."""
+) -> list[np.ndarray]:
+    """``model.predict`` of clips, one array per clip, in the order given. Clips of similar length share a batch."""
     n_samples = [round(seconds * store.sample_rate_hz) for seconds in store.duration_s(utterances)]
-    logits = [None] * len(utterances)
+    predicted = [None] * len(utterances)
     for chosen in _batches_by_length(n_samples, EVALUATION_BATCH_SECONDS * store.sample_rate_hz):
         waveforms = [store.waveform(utterances[k]) for k in chosen]  # read here: a test set may not fit into memory
         batch = collate(waveforms, encoder.feature_extractor).to(device)
         with _autocast(device, precision):
-            rows = model(batch).float().cpu().numpy()
+            rows = model.predict(batch).float().cpu().numpy()
         for k, row in zip(chosen, rows, strict=True):
-            logits[k] = row
-    return np.stack(logits)
+            predicted[k] = row
+    return predicted

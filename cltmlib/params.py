@@ -32,7 +32,10 @@ LOCALE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*")
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter: its kind (``text``, ``integer``, ``number``, ``languages``, ``seeds``) and its limits."""
+    """One parameter: its kind (``text``, ``integer``, ``number``, ``languages``, ``seeds``, ``sizes``) and its limits.
+
+    ``auto`` allows the word "auto" besides.
+    """
 
     kind: str
     meaning: str
@@ -40,6 +43,7 @@ class Parameter:
     least: float | None = None
     above: float | None = None
     null: bool = False
+    auto: bool = False
 
     @property
     def wanted(self) -> str:
@@ -50,12 +54,13 @@ class Parameter:
             "number": "a number",
             "languages": 'a list of at least two locale codes such as ["de", "ca"]',
             "seeds": "a list of different whole numbers such as [0, 1, 2]",
+            "sizes": "a list of rising whole numbers such as [8, 16, 32], or []",
         }[self.kind]
-        if self.least is not None and self.kind != "seeds":
+        if self.least is not None and self.kind not in ("seeds", "sizes"):
             words += f" of at least {self.least:g}"
         if self.above is not None:
             words += f" above {self.above:g}"
-        return words + (" or null" if self.null else "")
+        return words + (" or auto" if self.auto else "") + (" or null" if self.null else "")
 
 
 TABLE: dict[str, Parameter] = {
@@ -67,9 +72,24 @@ TABLE: dict[str, Parameter] = {
     "corpus_seed": Parameter("integer", "seed of the synthetic corpus", least=0),
     "encoder": Parameter("text", "speech encoder: Hub name, local folder or built-in stand-in"),
     "encoder_revision": Parameter("text", "commit of the encoder on the Hub", null=True),
-    "n_samples": Parameter("integer", "N: clips per class in D_i", least=1),
-    "samples_per_speaker": Parameter("integer", "clips per speaker; null: as few as possible", least=1, null=True),
-    "max_test_samples": Parameter("integer", "test clips per class; null: all", least=1, null=True),
+    "n_samples": Parameter(
+        "integer",
+        "N: clips per gender (02) or clips (03) in D_i; auto: as 01_learning_curves found",
+        least=1,
+        auto=True,
+    ),
+    "gender_n_samples": Parameter("sizes", "clips per gender at which gender recognition is measured", least=1),
+    "speaker_n_samples": Parameter("sizes", "clips at which speaker verification is measured", least=2),
+    "samples_per_speaker": Parameter(
+        "integer", "gender recognition: clips per speaker; null: as few as possible", least=1, null=True
+    ),
+    "speakers_per_sample": Parameter("number", "speaker verification: speakers in D_i over its clips", above=0),
+    "max_test_samples": Parameter("integer", "test clips per gender; null: all", least=1, null=True),
+    "embedding_layers": Parameter("integer", "last hidden layers that an embedding averages", least=1),
+    "trim_db": Parameter(
+        "number", "leading and trailing silence so far below the peak is cut; null: kept", above=0, null=True
+    ),
+    "shared_languages": Parameter("languages", "languages that the same people speak; null: not compared", null=True),
     "min_seconds": Parameter("number", "shorter clips are left out", least=0.25),
     "max_seconds": Parameter("number", "longer clips are cut to this; null: never", above=0, null=True),
     "seeds": Parameter("seeds", "one replication of the whole matrix per seed", least=0),
@@ -77,12 +97,31 @@ TABLE: dict[str, Parameter] = {
     "precision": Parameter("text", "number format of the GPU's products", choices=("float32", "float16", "bfloat16")),
     "batch_size": Parameter("integer", "clips per step", least=1),
     "learning_rate": Parameter("number", "constant learning rate of AdamW", above=0),
+    "gender_batch_size": Parameter("integer", "batch_size of gender recognition; null: the same", least=1, null=True),
+    "gender_learning_rate": Parameter(
+        "number", "learning_rate of gender recognition; null: the same", above=0, null=True
+    ),
     "executor": Parameter("text", "who runs the trainings", choices=("local", "ray")),
     "n_workers": Parameter("integer", "trainings at a time; null: one per core, one on a GPU", least=1, null=True),
     "output_dir": Parameter("text", "where tables and figures go; relative to the repository"),
 }
 
-NOTEBOOKS: dict[str, tuple[str, ...]] = {"02_gr_cltm": tuple(TABLE)}
+_CORPUS = ("corpus", "corpus_dir", "languages", "speakers_per_language", "utterances_per_speaker", "corpus_seed")
+_ENCODER = ("encoder", "encoder_revision")
+_CLIPS = ("max_test_samples", "min_seconds", "max_seconds")
+_RUN = (
+    "seeds", "device", "precision", "batch_size", "learning_rate", "executor", "n_workers", "output_dir",
+)  # fmt: skip
+_SPEAKER = ("speakers_per_sample", "embedding_layers", "trim_db")
+
+NOTEBOOKS: dict[str, tuple[str, ...]] = {
+    "01_learning_curves": (
+        *_CORPUS, *_ENCODER, "gender_n_samples", "speaker_n_samples", "samples_per_speaker", *_SPEAKER, *_CLIPS, *_RUN,
+        "gender_batch_size", "gender_learning_rate",
+    ),
+    "02_gr_cltm": (*_CORPUS, *_ENCODER, "n_samples", "samples_per_speaker", *_CLIPS, *_RUN),
+    "03_sv_cltm": (*_CORPUS, "shared_languages", *_ENCODER, "n_samples", *_SPEAKER, *_CLIPS, *_RUN),
+}  # fmt: skip
 
 
 class Params(Mapping):
@@ -324,6 +363,10 @@ def _coerce(name: str, value: Any) -> Any:
         return _languages(name, value)
     if parameter.kind == "seeds":
         return _seeds(name, value)
+    if parameter.kind == "sizes":
+        return _sizes(name, value)
+    if parameter.auto and value == "auto":
+        return value
     if parameter.kind == "text":
         if isinstance(value, int) and not isinstance(value, bool) and not parameter.choices:
             value = str(value)  # papermill -p reads a folder called 2024 as a number
@@ -395,6 +438,15 @@ def _seeds(name: str, value: Any) -> tuple[int, ...]:
         raise _wrong(name, value)
     _refuse_repeats(name, seeds)
     return tuple(seeds)
+
+
+def _sizes(name: str, value: Any) -> tuple[int, ...]:
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = [value]  # papermill -p reads a single size as a number
+    sizes = [] if value == "" else [_number(name, size, whole=True) for size in _items(name, value)]
+    if sizes != sorted(set(sizes)) or any(size < TABLE[name].least for size in sizes):
+        raise _wrong(name, value)
+    return tuple(sizes)
 
 
 def _refuse_repeats(name: str, items: list) -> None:

@@ -240,34 +240,21 @@ def what_it_buys(params: Mapping, encoders: Sequence[str], n_samples: Sequence[i
     from cltmlib import corpora
 
     corpus = corpora.from_params(params)
-    rows = []
+    tables = []
     with tempfile.TemporaryDirectory() as folder, sweep.RunStore(Path(folder) / "runs.sqlite") as store:
-        for n in n_samples:
-            data = subsets.prepare(
-                corpus, params["languages"], n, params["seeds"], Path(folder) / "waveforms",
-                max_test_samples=params["max_test_samples"],
-                min_seconds=params["min_seconds"], max_seconds=params["max_seconds"],
-            )  # fmt: skip
-            for encoder in encoders:
-                worker = finetune.Worker("gender", data, {**params, "encoder": encoder})
-                trainings = [
-                    sweep.Training(
-                        "gender",
-                        ids.first,
-                        {i: data.tests[i]},
-                        seed,
-                        worker.config([*ids.first, *data.tests[i]]),
-                        f"{i}, N = {n}, seed {seed}",
-                    )
-                    for seed, of_seed in data.subsets.items()
-                    for i, ids in of_seed.items()
-                ]
-                results = sweep.run(trainings, worker, store, device=worker.device, n_workers=params["n_workers"])
-                for training in trainings:
-                    (result,) = results[training.key].values()
-                    rows.append((encoder, n, training.seed, result["f1_macro"]))
-    table = pd.DataFrame(rows, columns=["encoder", "n_samples", "seed", "f1_macro"])
-    by_seed = table.groupby(["encoder", "n_samples", "seed"], sort=False)["f1_macro"].mean()
+        data = subsets.prepare(
+            corpus, params["languages"], tuple(n_samples), params["seeds"], Path(folder) / "waveforms",
+            subsets.ByClass(params["samples_per_speaker"], params["max_test_samples"]),
+            min_seconds=params["min_seconds"], max_seconds=params["max_seconds"],
+        )  # fmt: skip
+        for encoder in encoders:
+            worker = finetune.Worker("gender", data, {**params, "encoder": encoder})
+            points = sweep.curve_plan("gender", data.subsets, data.tests, worker.config)
+            trainings = [point.training for point in points]
+            results = sweep.run(trainings, worker, store, device=worker.device, n_workers=params["n_workers"])
+            tables.append(sweep.curve_table(points, results, "f1_macro").assign(encoder=encoder))
+    table = pd.concat(tables)
+    by_seed = table.groupby(["encoder", "n_samples", "seed"], sort=False)["performance"].mean()
     curve = by_seed.groupby(["encoder", "n_samples"], sort=False).agg(["mean", "sem"])
     return curve.rename(columns={"mean": "f1_macro", "sem": "standard_error"}).reset_index()
 

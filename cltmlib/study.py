@@ -17,15 +17,9 @@ from cltmlib import paths
 from cltmlib.errors import InputError
 from cltmlib.params import Params
 from cltmlib.paths import root
+from cltmlib.planning import duration
 
 __all__ = ["NotebookFailed", "configure", "describe", "notebooks", "overview", "plan", "root", "run"]
-
-# Seconds for one clip of about 5 s, (training step, evaluation): what ``plan`` goes by before anything was measured.
-# CPU: HubertModel of base size on one core of 2024, measured. GPU: batches of one clip in float16, a guess from the
-# number of kernels that have to be launched. The stand-in is hundreds of times smaller.
-SECONDS_PER_CLIP = {"cpu core": (3.0, 0.8), "GPU": (0.05, 0.015), "stand-in": (0.03, 0.01)}
-TEST_CLIPS = 1000  # per language, where the whole test set is used: Common Voice has from 100 to 16 000
-SECONDS_OF_A_CLIP = 5.0  # mean of Common Voice
 
 
 class NotebookFailed(InputError):
@@ -70,20 +64,18 @@ def run(profile: str, names: Sequence[str] = (), overrides: Mapping[str, Any] | 
             bar.say(f"{path.stem} ({profile}) started")
             _run_one(path, params, bar)
             where = paths.without_machine(paths.output_folder(params.output_dir))
-            bar.say(f"{path.stem} ({profile}) finished in {_duration(time.monotonic() - started)}: {where}/")
+            bar.say(f"{path.stem} ({profile}) finished in {duration(time.monotonic() - started)}: {where}/")
 
 
 def plan(profile: str, names: Sequence[str] = (), overrides: Mapping[str, Any] | None = None) -> str:
     """Tabulate the trainings, hours and disk that notebooks would take; nothing is loaded or trained."""
     import textwrap
 
+    from cltmlib.planning import estimate
+
     rows, notes = [("notebook", "trainings", "stored so far", "time of all", "disk")], []
     for path in notebooks(names):
         params = parameters.resolve(path.stem, _given(profile, path.stem, overrides))
-        estimate = _PLANS.get(path.stem)
-        if estimate is None:
-            rows.append((path.stem, "-", "-", "-", "-"))
-            continue
         row, note = estimate(params)
         rows.append((path.stem, *row))
         notes.append(textwrap.fill(f"{path.stem}: {note}", 79, subsequent_indent="  "))
@@ -297,75 +289,11 @@ class _Bar:
                 if told["done"] < told["total"]:
                     text = f"trainings {told['done']}/{told['total']}"
                     if told["seconds_left"] is not None:
-                        text += f", {_duration(told['seconds_left'])} left"
+                        text += f", {duration(told['seconds_left'])} left"
             self._tqdm.set_postfix_str(text)
 
 
-# Planning --------------------------------------------------------------------------------------------------------
-
-
-def _plan_of_matrix(params: Params) -> tuple[tuple[str, ...], str]:
-    """Work out what a transfer matrix takes: ``seeds * (n + n + n(n-1)/2)`` trainings."""
-    from cltmlib.sweep.local import usable_cores
-
-    n, n_seeds = len(params.languages), len(params.seeds)
-    n_pairs = n * (n - 1) // 2
-    n_trainings = n_seeds * (2 * n + n_pairs)
-    n_test = 2 * params.max_test_samples if params.max_test_samples else TEST_CLIPS
-    clips_trained = n_seeds * 2 * params.n_samples * (n + 2 * n + 2 * n_pairs)  # D_i holds N clips of each class
-    clips_evaluated = n_seeds * (2 * n + 2 * n_pairs) * n_test
-
-    measured = _durations(paths.store_file(params.output_dir), "gender")
-    cores = usable_cores()
-    workers = params.n_workers or (cores if params.device == "cpu" else 1)
-
-    def seconds(kind: str) -> float:
-        step, evaluation = SECONDS_PER_CLIP[kind]
-        return clips_trained * step + clips_evaluated * evaluation
-
-    if measured:
-        mean = sum(measured) / len(measured)
-        total = n_trainings * mean / workers
-        basis = f"from {mean:.2g} s a training, measured on {len(measured)}, {workers} at a time"
-    elif params.encoder.startswith("mini-"):
-        total = seconds("stand-in") / workers
-        basis = f"an estimate from {SECONDS_PER_CLIP['stand-in'][0]:g} s a clip, {workers} at a time"
-    else:
-        on_cpu = seconds("cpu core") / (params.n_workers or cores)
-        total = on_cpu if params.device == "cpu" else seconds("GPU") / (params.n_workers or 1)
-        basis = (
-            f"an estimate for one GPU ({SECONDS_PER_CLIP['GPU'][0]:g} s a training clip); {_duration(on_cpu)} on "
-            f"{cores} CPU cores"
-            if params.device != "cpu"
-            else f"an estimate from {SECONDS_PER_CLIP['cpu core'][0]:g} s a training clip on each of {cores} cores"
-        )
-
-    clip_seconds = min(SECONDS_OF_A_CLIP, params.max_seconds or SECONDS_OF_A_CLIP)
-    n_clips = n * (n_seeds * 4 * params.n_samples + n_test)
-    disk = n_clips * clip_seconds * 16000 * 2 + n_trainings * 2000
-    row = (str(n_trainings), str(len(measured)), "~" + _duration(total), "~" + _size(disk))
-    tests = "" if params.max_test_samples else f", taking {TEST_CLIPS} test clips a language"
-    note = (
-        f"{n_seeds} seeds x ({n} D_i + {n} D_i+D'_i + {n_pairs} pairs), {params.n_samples} clips a class. "
-        f"Time: {basis}{tests}. "
-        f"Disk: decoded clips of {clip_seconds:g} s, int16, at most (draws of different seeds overlap)."
-    )
-    return row, note
-
-
-_PLANS = {"02_gr_cltm": _plan_of_matrix}
-
-
-def _durations(store: Path, task: str) -> list[float]:
-    from cltmlib.sweep.store import RunStore
-
-    if not store.is_file():
-        return []
-    try:
-        with RunStore.read(store) as open_store:
-            return open_store.durations(task)
-    except InputError:
-        return []
+# Overview --------------------------------------------------------------------------------------------------------
 
 
 def _n_stored(store: Path) -> int | None:
@@ -401,21 +329,3 @@ def _table(rows: Sequence[Sequence[str]], right: bool = False) -> str:
         cells += [cell.rjust(w) if right else cell.ljust(w) for cell, w in zip(row[1:], widths[1:], strict=True)]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
-
-
-def _duration(seconds: float) -> str:
-    """Say a time in the unit a person would use.
-
-    Example:
-        >>> [_duration(s) for s in (0.4, 59, 150, 5400, 1e6)]
-        ['1 s', '59 s', '2 min 30 s', '1.5 h', '11.6 days']
-    """
-    if seconds < 60:
-        return f"{max(1, round(seconds))} s"
-    if seconds < 3600:
-        return f"{int(seconds // 60)} min {int(seconds % 60)} s"
-    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
-
-
-def _size(n_bytes: float) -> str:
-    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{max(1, round(n_bytes / 1e6))} MB"

@@ -11,7 +11,6 @@ from transformers import HubertConfig, HubertModel, Wav2Vec2FeatureExtractor
 
 from cltmlib.encoders import (
     Batch,
-    PooledClassifier,
     ValidGroupNorm,
     _padding_invariant,
     collate,
@@ -20,6 +19,7 @@ from cltmlib.encoders import (
     masked_mean,
 )
 from cltmlib.errors import InputError
+from cltmlib.tasks.classification import Classifier
 
 EXTRACTOR = Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=False)  # as mHuBERT-147 ships it
 
@@ -136,12 +136,22 @@ def test_a_clip_shorter_than_the_receptive_field_is_refused():
 
 
 def test_the_head_is_a_linear_map_of_the_mean_over_valid_frames():
-    model = PooledClassifier(_padding_invariant(tiny_hubert("group")), 2).eval()
+    model = Classifier(_padding_invariant(tiny_hubert("group")), ("female", "male"), "gender").eval()
     batch = collate(clips([5_000, 9_000]), EXTRACTOR)
     with torch.inference_mode():
         output, mask = encode(model.encoder, batch)
         frames = output.last_hidden_state[0, : int(mask[0].sum())]
         torch.testing.assert_close(model(batch)[0], model.head(frames.mean(0)), atol=1e-5, rtol=1e-5)
+
+
+def test_the_loss_is_the_mean_cross_entropy_of_the_class_named_in_the_row():
+    model = Classifier(_padding_invariant(tiny_hubert("group")), ("x", "y", "z"), "accent").eval()
+    batch = collate(clips([5_000, 9_000]), EXTRACTOR)
+    with torch.inference_mode():
+        logits = model.predict(batch).double().numpy()
+        loss = float(model.loss(batch, [{"accent": "z"}, {"accent": "x", "gender": "male"}]))
+    share = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    assert loss == pytest.approx(-(np.log(share[0, 2]) + np.log(share[1, 0])) / 2, abs=1e-5)
 
 
 def test_an_encoder_saved_in_the_hub_format_loads_from_its_folder_with_a_fingerprint_of_its_weights(tmp_path):

@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from figure_checks import assert_legible, texts
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from PIL import Image
@@ -25,10 +26,6 @@ def matrix(languages=("tr", "de", "hu", "nl"), seed=0):
     values = np.random.default_rng(seed).normal(0.5, 1, (len(languages),) * 2)
     np.fill_diagonal(values, 1)
     return pd.DataFrame(values, index=list(languages), columns=list(languages))
-
-
-def texts(figure, gid):
-    return [text.get_text() for text in figure.findobj(matplotlib.text.Text) if text.get_gid() == gid]
 
 
 def test_heatmap_draws_targets_as_rows_and_donors_as_columns_ordered_by_family():
@@ -104,6 +101,70 @@ def test_everything_drawn_lies_inside_the_printed_page():
         assert box.x0 >= 0 and box.y0 >= 0
         assert box.x1 <= figure.get_figwidth() and box.y1 <= figure.get_figheight()
         assert figure.get_figwidth() == figures.COLUMN_IN
+
+
+def signs(values, *cells):
+    """Calls the signs of the given (target, donor) cells."""
+    called = values * 0
+    for target, donor in cells:
+        called.loc[target, donor] = np.sign(values.loc[target, donor])
+    return called.astype(int)
+
+
+def marked(figure):
+    """Row and column, as drawn, of the marked cells, and where in the cell the marks are."""
+    (marks,) = (collection for collection in figure.axes[0].collections if collection.get_gid() == "called")
+    x, y = np.asarray(marks.get_offsets()).T
+    return list(zip(y.astype(int).tolist(), x.astype(int).tolist(), strict=True)), x % 1, y % 1, marks.get_facecolors()
+
+
+def test_dots_mark_the_cells_whose_sign_is_called_clear_of_the_printed_value():
+    values = matrix()
+    figure = heatmap(values, FAMILIES, called=signs(values, ("de", "hu"), ("tr", "nl"), ("hu", "de")))
+    cells, x, y, _ = marked(figure)
+    assert sorted(cells) == [(0, 3), (2, 1), (3, 0)]  # in the order de, nl, tr, hu
+    assert (x > 0.85).all() and (y < 0.15).all()
+    assert texts(figure, "note") == ["Dot: sign survives FDR 5 % over the matrix."]
+
+
+def test_dots_stand_in_the_middle_where_no_values_are_printed():
+    languages = [f"x{k}" for k in range(44)]
+    values = matrix(languages)
+    figure = heatmap(values, dict.fromkeys(languages, "Turkic"), called=np.sign(values), false_discovery_rate=0.1)
+    cells, x, y, _ = marked(figure)
+    assert len(cells) == 44 * 44 and (x == 0.5).all() and (y == 0.5).all()
+    assert texts(figure, "note") == ["Dot: sign survives FDR 10 % over the matrix."]
+
+
+def test_undefined_and_missing_cells_get_no_dot_and_both_notes_stand():
+    values = matrix()
+    called = np.sign(values)
+    values.loc["tr"] = np.nan
+    called.loc["de", "hu"] = np.nan
+    figure = heatmap(values, FAMILIES, called=called)
+    cells, *_ = marked(figure)
+    assert len(cells) == 11 and not {(2, 0), (2, 1), (2, 2), (2, 3), (0, 3)} & set(cells)
+    assert len(texts(figure, "note")) == 2
+    assert_legible(figure)
+
+
+def test_dots_contrast_with_their_cell():
+    values = pd.DataFrame([[1, -3], [0.01, 1]], index=["de", "tr"], columns=["de", "tr"])
+    *_, inks = marked(heatmap(values, FAMILIES, called=np.sign(values)))
+    assert inks[:, :3].sum(axis=1).tolist() == [0, 3, 0, 0]
+
+
+def test_signs_of_other_languages_or_other_signs_are_refused():
+    values = matrix()
+    sign = np.sign(values)
+    for called, message in (
+        (sign.drop(index="de"), "same languages"),
+        (sign.rename(columns={"de": "xx"}), "same languages"),
+        (sign * 2, "called"),
+        (-sign, "target 'tr', donor 'tr' is called -1 where the matrix has 1"),
+    ):
+        with pytest.raises(InputError, match=f"(?i){message}"):
+            heatmap(values, FAMILIES, called=called)
 
 
 def test_language_without_family_is_named():

@@ -1,15 +1,20 @@
 """Fine-tuning: repeatable, order-free, and it learns."""
 
+import pickle
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from transformers import Wav2Vec2FeatureExtractor
 
 from cltmlib import finetune, tasks
 from cltmlib.audio import pack
 from cltmlib.encoders import Encoder, _padding_invariant
 from cltmlib.errors import InputError
 from cltmlib.finetune import resolve_device, run_training
+from cltmlib.subsets import Prepared
 from cltmlib.sweep.plan import Training
 from cltmlib.tasks import gender
 from tests.test_encoders import EXTRACTOR, tiny_hubert
@@ -46,7 +51,7 @@ def store(tmp_path_factory):
     return pack(pd.DataFrame(rows), folder / "store", n_workers=1)
 
 
-LABELS = {f"xx/{k}": k % 2 for k in range(48)}
+ROWS = {f"xx/{k}": {"language": "xx", "gender": gender.CLASSES[k % 2]} for k in range(48)}
 
 
 def training(seed=0, n=16, **changes):
@@ -55,10 +60,10 @@ def training(seed=0, n=16, **changes):
 
 
 def test_the_same_training_gives_the_same_digits_whatever_ran_before(encoder, store):
-    first = run_training(training(), store, LABELS, encoder)
-    run_training(training(seed=1), store, LABELS, encoder)
+    first = run_training(training(), store, ROWS, encoder)
+    run_training(training(seed=1), store, ROWS, encoder)
     torch.manual_seed(123)
-    assert run_training(training(), store, LABELS, encoder) == first
+    assert run_training(training(), store, ROWS, encoder) == first
 
 
 def test_the_seed_reaches_head_and_order(encoder, store, monkeypatch):
@@ -66,31 +71,31 @@ def test_the_seed_reaches_head_and_order(encoder, store, monkeypatch):
     plain = finetune.predict
 
     def keep(*arguments):
-        logits[seed] = plain(*arguments)
-        return logits[seed]
+        logits[seed] = np.stack(plain(*arguments))
+        return list(logits[seed])
 
     monkeypatch.setattr(finetune, "predict", keep)
     for seed in (0, 1):
-        run_training(training(seed), store, LABELS, encoder)
+        run_training(training(seed), store, ROWS, encoder)
     assert np.abs(logits[0] - logits[1]).max() > 1e-4
 
 
 def test_training_leaves_the_pretrained_encoder_untouched(encoder, store):
     before = {name: value.clone() for name, value in encoder.model.state_dict().items()}
-    run_training(training(), store, LABELS, encoder)
+    run_training(training(), store, ROWS, encoder)
     assert all(torch.equal(value, before[name]) for name, value in encoder.model.state_dict().items())
 
 
 def test_nothing_is_frozen(encoder, store, monkeypatch):
     models = []
-    plain = finetune.PooledClassifier
+    plain = gender.model
 
     def keep(*arguments):
         models.append(plain(*arguments))
         return models[-1]
 
-    monkeypatch.setattr(finetune, "PooledClassifier", keep)
-    run_training(training(), store, LABELS, encoder)
+    monkeypatch.setattr(gender, "model", keep)
+    run_training(training(), store, ROWS, encoder)
     trained = models[0].encoder.state_dict()
     same = [n for n, p in encoder.model.named_parameters() if torch.equal(p, trained[n]) and n != "masked_spec_embed"]
     assert same == []
@@ -98,21 +103,21 @@ def test_nothing_is_frozen(encoder, store, monkeypatch):
 
 def test_an_easy_difference_is_learned(encoder, store):
     """32 clips, one epoch: pitch alone tells the classes, the tiny random encoder must find it."""
-    result = run_training(training(n=32, batch_size=1), store, LABELS, encoder)["xx"]
+    result = run_training(training(n=32, batch_size=1), store, ROWS, encoder)["xx"]
     assert result["f1_macro"] > 0.8 and result["n"] == 16
 
 
 def test_predictions_do_not_depend_on_the_other_clips_of_the_batch(encoder, store):
-    model = finetune.PooledClassifier(encoder.fresh_model(), 2).eval()
+    model = gender.model(encoder.fresh_model(), [], CONFIG).eval()
     ids = [f"xx/{k}" for k in range(10)]
     together = finetune.predict(model, ids, store, encoder, "cpu")
-    alone = np.concatenate([finetune.predict(model, [u], store, encoder, "cpu") for u in ids])
+    alone = [finetune.predict(model, [u], store, encoder, "cpu")[0] for u in ids]
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
 def test_divergence_is_an_error_not_a_data_point(encoder, store):
     with pytest.raises(InputError, match="'xx' diverged"):
-        run_training(training(learning_rate=1e30), store, LABELS, encoder)
+        run_training(training(learning_rate=1e30), store, ROWS, encoder)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
@@ -124,7 +129,7 @@ def test_asking_for_a_gpu_that_is_not_there_is_said():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 def test_float16_on_a_gpu_learns_as_well(encoder, store):
-    result = run_training(training(n=32, batch_size=1, precision="float16"), store, LABELS, encoder, "cuda")["xx"]
+    result = run_training(training(n=32, batch_size=1, precision="float16"), store, ROWS, encoder, "cuda")["xx"]
     assert result["f1_macro"] > 0.8
 
 
@@ -141,23 +146,105 @@ def test_always_answering_one_class_scores_a_third():
     assert result["f1_macro"] == pytest.approx(1 / 3)
 
 
-def test_a_row_without_gender_and_a_task_that_is_not_there_are_named():
-    with pytest.raises(InputError, match="'u1'"):
-        gender.label({"utterance_id": "u1", "gender": None})
-    with pytest.raises(InputError, match="no task 'emotion'"):
+def test_a_task_that_is_not_there_is_named():
+    with pytest.raises(InputError, match="no task 'emotion'; choose among gender, speaker"):
         tasks.task("emotion")
 
 
-def test_a_store_that_changed_under_the_sweep_is_noticed(store, encoder, monkeypatch):
-    worker = finetune.Worker.__new__(finetune.Worker)
-    worker.encoder, worker.device, worker._store, worker._labels = encoder, "cpu", store, LABELS
+@pytest.mark.parametrize("name", tasks.NAMES)
+def test_every_task_has_what_the_training_loop_reads(name):
+    task = tasks.task(name)
+    assert isinstance(task.VERSION, int) and isinstance(task.PERFORMANCE, str)
+    assert all(isinstance(names, tuple) for names in (task.COLUMNS, task.OPTIONS))
+    assert callable(task.model) and callable(task.evaluate)
+
+
+PARAMS = {
+    "encoder": "tiny", "encoder_revision": None, "device": "cpu", "precision": "float16", "learning_rate": 1e-3,
+    "batch_size": 4, "embedding_layers": 2,
+}  # fmt: skip
+
+
+def prepared(store, **changes):
+    """The clips of the store as the trainings of a study read them."""
+    rows = [{"utterance_id": u, **row, "speaker": f"s{u}", **changes.get(u[3:], {})} for u, row in ROWS.items()]
+    return Prepared(store, {}, {}, pd.DataFrame(rows).set_index("utterance_id"), pd.DataFrame())
+
+
+@pytest.fixture
+def worker(store, encoder, monkeypatch):
+    monkeypatch.setattr(finetune, "_encoder", lambda name, revision: encoder)
+    return lambda task="gender", params=None, **changes: finetune.Worker(
+        task, prepared(store, **changes), {**PARAMS, **(params or {})}
+    )
+
+
+@pytest.mark.parametrize(
+    ("task", "column", "value"),
+    [
+        ("gender", "gender", None),
+        ("gender", "gender", np.nan),
+        ("speaker", "speaker", None),
+        ("speaker", "gender", None),
+    ],
+)
+def test_a_clip_without_what_the_task_reads_is_named(worker, task, column, value):
+    with pytest.raises(InputError, match=f"Clip 'xx/5' has no {column}, which task '{task}' needs; leave it out"):
+        worker(task, **{"5": {column: value}})
+
+
+def test_a_clip_without_speaker_is_no_obstacle_to_gender_recognition(worker):
+    ids = list(ROWS)[:8]
+    assert worker("gender", **{"5": {"speaker": None}}).config(ids) == worker().config(ids)
+
+
+def test_config_holds_what_decides_a_result_and_nothing_of_other_clips_or_tasks(worker):
+    ids = list(ROWS)[:8]
+    one = worker().config(ids)
+    assert one == worker().config(ids) == worker(**{"9": {"gender": "male"}}).config(ids)
+    assert one["precision"] == "float32" and one["device"] == "cpu" and one["task_version"] == gender.VERSION
+    assert "embedding_layers" not in one and worker("speaker").config(ids)["embedding_layers"] == 2
+    assert worker(params={"embedding_layers": 1}).config(ids) == one
+    others = [
+        worker(params={"learning_rate": 1e-4}).config(ids),
+        worker(params={"batch_size": 1}).config(ids),
+        worker(**{"5": {"gender": "female"}}).config(ids),
+        worker(**{"5": {"language": "yy"}}).config(ids),
+        worker().config(ids[:7]),
+        worker().config(ids[::-1]),
+    ]
+    assert all(other != one for other in others)
+
+
+def test_config_of_speaker_verification_depends_on_who_speaks(worker):
+    ids = list(ROWS)[:8]
+    assert worker("speaker").config(ids) != worker("speaker", **{"5": {"speaker": "other"}}).config(ids)
+    assert worker("speaker").config(ids) != worker("speaker", {"embedding_layers": 1}).config(ids)
+
+
+def test_an_encoder_of_another_sampling_rate_is_refused(store, encoder, monkeypatch):
+    slow = Wav2Vec2FeatureExtractor(sampling_rate=8_000)
+    monkeypatch.setattr(finetune, "_encoder", lambda name, revision: replace(encoder, feature_extractor=slow))
+    with pytest.raises(InputError, match=r"'tiny' wants 8000 Hz, but the clips were decoded at 16000 Hz"):
+        finetune.Worker("gender", prepared(store), PARAMS)
+
+
+def test_a_pickled_worker_loads_its_encoder_again_and_gives_the_same(worker):
+    one = worker()
     ids = [*training().train, *training().test["xx"]]
-    assert worker(training(audio=store.digest(ids)))["xx"]["n"] == 16
+    two = pickle.loads(pickle.dumps(one))
+    assert two.encoder is None
+    assert two(training(**one.config(ids))) == one(training(**one.config(ids)))
+
+
+def test_a_store_that_changed_under_the_sweep_is_noticed(worker):
+    ids = [*training().train, *training().test["xx"]]
+    assert worker()(training(**worker().config(ids)))["xx"]["n"] == 16
     with pytest.raises(InputError, match="changed the waveform store"):
-        worker(training(audio="another"))
+        worker()(training(**worker().config(ids) | {"audio": "another"}))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 def test_a_training_on_a_gpu_repeats_itself(encoder, store):
-    first, second = (run_training(training(), store, LABELS, encoder, "cuda") for _ in range(2))
+    first, second = (run_training(training(), store, ROWS, encoder, "cuda") for _ in range(2))
     assert first == second

@@ -25,13 +25,28 @@ SMALLEST = {"seeds": [0], "n_samples": 2, "max_test_samples": 4, "max_seconds": 
 
 FIGURES = ("cltm", "self_gain", "published_gr_mhubert")
 TABLES = (
-    "cltm cltm_bootstrap_standard_error cltm_standard_error corpus diagnostics dropped performance self_gain skipped "
-    "stability table_1"
+    "cltm cltm_bootstrap_standard_error cltm_signs cltm_standard_error corpus diagnostics dropped performance "
+    "self_gain skipped stability table_1"
 ).split()
 
 
-def cltm_run(*words, profile="smoke", cwd=ROOT):
-    command = [sys.executable, "-m", "cltmlib", "run", "--profile", profile, "--notebook", "02", *words]
+# Notebook -> figures and tables (besides those of the figures) of a smoke run, as in `FIGURES` and `TABLES` for 02.
+OTHERS = {
+    "01_learning_curves": (
+        [f"{what}_{task}" for what in ("curves", "panels", "interval") for task in ("gender", "speaker")],
+        "corpus dropped intervals_gender intervals_speaker skipped_gender skipped_speaker",
+    ),
+    "03_sv_cltm": (
+        "cltm distance_and_transfer embedding_map published_sv_mhubert self_gain speaker_against_language".split(),
+        "centroid_distances cltm_bootstrap_standard_error cltm_lower cltm_sign_p cltm_signs cltm_standard_error "
+        "cltm_upper corpus diagnostics donor_sets donors dropped equal_error_rate language_bias language_cost "
+        "performance performance_centred sign_stability skipped stability table_2",
+    ),
+}
+
+
+def cltm_run(*words, profile="smoke", notebook="02", cwd=ROOT):
+    command = [sys.executable, "-m", "cltmlib", "run", "--profile", profile, "--notebook", notebook, *words]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=280)
 
 
@@ -125,6 +140,86 @@ def test_no_cell_of_a_notebook_defines_functions_or_loops_over_data():
             )
 
 
+@pytest.fixture(scope="module")
+def other_smokes(tmp_path_factory):
+    """Smoke runs of the notebooks 01 and 03, side by side as in outputs/smoke."""
+    folder = tmp_path_factory.mktemp("others")
+    for name in OTHERS:
+        done = cltm_run(*p(output_dir=str(folder / name)), notebook=name)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_other_notebooks_write_every_figure_and_table(other_smokes, name):
+    drawn, tables = OTHERS[name]
+    for figure in drawn:
+        for ending in ("png", "pdf", "csv"):
+            assert (other_smokes / name / f"{figure}.{ending}").stat().st_size > 20, f"{figure}.{ending}"
+    for table in tables.split():
+        assert (other_smokes / name / f"{table}.csv").is_file(), table
+    assert str(ROOT) not in (other_smokes / name / "run.json").read_text()
+
+
+def test_learning_curves_hold_every_point_and_choose_one_of_them(other_smokes):
+    folder = other_smokes / "01_learning_curves"
+    smoke = yaml.safe_load((ROOT / "params" / "smoke" / "01_learning_curves.yaml").read_text())
+    chosen = json.loads((folder / "dynamic_interval.json").read_text())["tasks"]
+    for task in ("gender", "speaker"):
+        sizes = smoke[f"{task}_n_samples"]
+        curves = pd.read_csv(folder / f"curves_{task}.csv")
+        assert len(curves) == len(smoke["languages"]) * len(smoke["seeds"]) * len(sizes)
+        assert curves["performance"].between(0, 1).all()
+        assert chosen[task]["n"] == sizes[0] and chosen[task]["two_n"] == sizes[1]
+
+
+def test_verification_tables_hold_what_the_plan_says(other_smokes):
+    folder = other_smokes / "03_sv_cltm"
+    smoke = yaml.safe_load((ROOT / "params" / "smoke" / "03_sv_cltm.yaml").read_text())
+    n, n_seeds, n_shared = len(smoke["languages"]), len(smoke["seeds"]), len(smoke["shared_languages"])
+    for table in ("performance", "performance_centred", "equal_error_rate"):
+        performance = pd.read_csv(folder / f"{table}.csv", keep_default_na=False)
+        assert len(performance) == n_seeds * n * (n + 1) and performance["performance"].between(0, 1).all()
+    assert n_stored(folder / "runs.sqlite")[0] == n_seeds * (2 * n + n * (n - 1) // 2 + 1 + n_shared)
+    mismatch = pd.read_csv(folder / "speaker_against_language.csv", index_col=[0, 1])
+    assert len(mismatch) == (1 + n_shared) * (n_shared + 1)  # models x conditions
+
+
+def test_auto_takes_the_interval_that_notebook_01_chose_or_says_why_not(other_smokes):
+    words = p(n_samples="auto", output_dir=str(other_smokes / "02_gr_cltm"))
+    chosen = json.loads((other_smokes / "01_learning_curves" / "dynamic_interval.json").read_text())["tasks"]["gender"]
+    done = cltm_run(*words)
+    if chosen["is_valid"]:
+        assert done.returncode == 0, done.stderr
+        run = nbformat.read(other_smokes / "02_gr_cltm" / "executed.ipynb", as_version=4)
+        assert f"N = {chosen['n']} clips" in str(run.cells)
+    else:
+        assert done.returncode == 1 and "is valid" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not REAL_MINI.is_dir(), reason="the developers' set of real speech is not beside this checkout")
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_other_notebooks_run_on_real_speech_by_parameters_alone(tmp_path, name):
+    values = {"languages": ["am", "en", "ko"], "seeds": [0, 1], "max_test_samples": 8}
+    if name == "03_sv_cltm":
+        values["shared_languages"] = ["da", "en"]
+    words = p(corpus="common_voice", corpus_dir=str(REAL_MINI), output_dir=str(tmp_path), **values)
+    done = cltm_run(*words, notebook=name)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for figure in OTHERS[name][0]:
+        assert (tmp_path / f"{figure}.png").stat().st_size > 1000, figure
+
+
+def test_a_language_without_trials_is_named(tmp_path):
+    folder = common_voice_folder(tmp_path / "cv", ("de", "ca"))
+    test = pd.read_csv(folder / "ca" / "test.tsv", sep="\t")
+    test[test["gender"] != test["gender"].iloc[0]].to_csv(folder / "ca" / "test.tsv", sep="\t", index=False)
+    values = {"corpus": "common_voice", "corpus_dir": str(folder), "languages": ["de", "ca"], "shared_languages": None}
+    done = cltm_run(*p(output_dir=str(tmp_path / "out"), **values, n_samples=4, speakers_per_sample=0.5), notebook="03")
+    assert done.returncode == 1 and "'ca'" in done.stderr and "Traceback" not in done.stderr
+    assert len([line for line in done.stderr.splitlines() if line.strip()]) <= 2, done.stderr
+
+
 def papermill(output, *words, cwd=ROOT):
     command = [
         sys.executable,
@@ -196,6 +291,19 @@ def test_the_mini_profile_runs_on_two_of_its_languages(tmp_path):
     done = cltm_run(*p(output_dir=str(tmp_path), **small), profile="mini")
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(pd.read_csv(tmp_path / "performance.csv")) == 6 and (tmp_path / "cltm.pdf").is_file()
+
+
+def test_the_mini_profiles_of_the_curves_and_the_matrices_are_of_one_corpus():
+    names = ("01_learning_curves", "02_gr_cltm", "03_sv_cltm")
+    minis = [yaml.safe_load((ROOT / "params" / "mini" / f"{name}.yaml").read_text()) for name in names]
+    for key in ("speakers_per_language", "utterances_per_speaker", "corpus_seed", "encoder", "max_seconds"):
+        assert len({mini[key] for mini in minis}) == 1, key
+    curves, gender, speaker = minis
+    assert set(curves["languages"]) == set(speaker["languages"]) <= set(gender["languages"])
+    assert {curves["batch_size"], curves["learning_rate"]} == {speaker["batch_size"], speaker["learning_rate"]}
+    assert curves["gender_batch_size"] == gender["batch_size"]
+    assert curves["gender_learning_rate"] == gender["learning_rate"]
+    assert gender["n_samples"] in curves["gender_n_samples"] and speaker["n_samples"] in curves["speaker_n_samples"]
 
 
 def test_the_mini_profile_covers_what_it_promises():

@@ -17,10 +17,21 @@ from cltmlib.errors import InputError
 
 NOTEBOOK = "02_gr_cltm"
 SMOKE = params.read_profile("smoke", NOTEBOOK)
+OWN = {  # values of the parameters that other notebooks have
+    "gender_n_samples": [2, 4], "speaker_n_samples": [6, 12], "speakers_per_sample": 0.25, "embedding_layers": 4,
+    "trim_db": None, "shared_languages": ["de", "tr"], "gender_batch_size": None, "gender_learning_rate": None,
+}  # fmt: skip
+CASES = [(notebook, name) for notebook, names in params.NOTEBOOKS.items() for name in names]
 
 
 def load(**changes):
     return params.load(NOTEBOOK, {**SMOKE, **changes})
+
+
+def load_other(notebook, **changes):
+    """Load the parameters of any notebook, all right but for the changes."""
+    values = {**SMOKE, **OWN}
+    return params.load(notebook, {name: values[name] for name in params.NOTEBOOKS[notebook]} | changes)
 
 
 def papermill_value(text):
@@ -42,12 +53,6 @@ def test_parameters_are_read_only_and_come_back_as_plain_values():
     assert copy == cfg and copy.hash == cfg.hash and copy.notebook == NOTEBOOK
 
 
-@pytest.mark.parametrize("name", SMOKE)
-def test_missing_parameter_is_named(name):
-    with pytest.raises(InputError, match=f"Parameter '{name}' of notebook {NOTEBOOK} is missing"):
-        params.load(NOTEBOOK, {key: value for key, value in SMOKE.items() if key != name})
-
-
 @given(st.text(string.ascii_letters, min_size=1).filter(lambda name: name not in params.TABLE))
 def test_unknown_parameter_is_named(name):
     with pytest.raises(InputError, match=f"Unknown parameter '{name}'"):
@@ -60,13 +65,14 @@ def test_unknown_parameter_comes_with_the_closest_known():
             load(**{wrong: 1})
 
 
-@pytest.mark.parametrize("name", SMOKE)
-@pytest.mark.parametrize("value", [True, {}, [[]], float("nan"), -1, object()], ids=repr)
+@pytest.mark.parametrize("value", [True, {}, [[]], float("nan"), -1, object()], ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize("name", params.TABLE)
 def test_value_of_a_wrong_type_names_the_parameter(name, value):
     if value == -1 and params.TABLE[name].kind == "text" and not params.TABLE[name].choices:
         pytest.skip("a folder may be called -1")
+    notebook = next(notebook for notebook, names in params.NOTEBOOKS.items() if name in names)
     with pytest.raises(InputError, match=f"Parameter '{name}' "):
-        load(**{name: value})
+        load_other(notebook, **{name: value})
 
 
 @pytest.mark.parametrize(
@@ -114,6 +120,120 @@ def test_words_of_the_command_line_have_one_reading(name, text, value):
             found = load(**{name: given_value})[name]
             assert found == (None if value == "null" else value)
             assert type(found) is not bool and isinstance(found, float) == (name in ("learning_rate",))
+
+
+@pytest.mark.parametrize(
+    "text, value",
+    [
+        ("[8, 16, 32]", (8, 16, 32)),
+        ("[8,16]", (8, 16)),
+        ("8, 16", (8, 16)),
+        ("8,16", (8, 16)),
+        ("[8]", (8,)),
+        ("8", (8,)),
+        ("[]", ()),
+        (" [ ] ", ()),
+        ("", ()),
+        ("[16, 8]", None),
+        ("[8, 8]", None),
+        ("[1, 8]", None),
+        ("1", None),
+        ("[0, 8]", None),
+        ("[-8, 8]", None),
+        ("[8, 16.5]", None),
+        ("[8, a]", None),
+        ("[8, [16]]", None),
+        ("[8", None),
+        ("8 16", None),
+        ("auto", None),
+        ("null", None),
+        ("None", None),
+        ("True", None),
+    ],
+)
+def test_sizes_of_the_command_line_have_one_reading(text, value):
+    for given_value in (text, papermill_value(text)):  # cltm run -p, papermill -p
+        if value is None:
+            with pytest.raises(InputError, match="Parameter 'speaker_n_samples' is ") as caught:
+                load_other("01_learning_curves", speaker_n_samples=given_value)
+            assert "\n" not in str(caught.value)
+        else:
+            found = load_other("01_learning_curves", speaker_n_samples=given_value).speaker_n_samples
+            assert found == value and all(type(size) is int for size in found)
+
+
+@given(st.lists(st.integers(-2, 40), max_size=5))
+def test_sizes_rise_from_the_least_that_makes_sense_or_there_are_none(sizes):
+    """One clip per gender tells two classes apart; no speaker verification with a single clip."""
+    for name, least in (("gender_n_samples", 1), ("speaker_n_samples", 2)):
+        if sizes == sorted(set(sizes)) and all(size >= least for size in sizes):
+            cfg = load_other("01_learning_curves", **{name: sizes})
+            assert cfg[name] == tuple(sizes) and cfg.as_dict()[name] == sizes
+            assert load_other("01_learning_curves", **{name: str(sizes)}).hash == cfg.hash
+        else:
+            with pytest.raises(InputError, match=rf"Parameter '{name}' is \[.*must be a list of rising whole numbers"):
+                load_other("01_learning_curves", **{name: sizes})
+
+
+@pytest.mark.parametrize("notebook", ["02_gr_cltm", "03_sv_cltm"])
+def test_n_samples_is_a_number_or_the_word_auto(notebook):
+    assert load_other(notebook, n_samples="auto").n_samples == "auto"
+    assert load_other(notebook, n_samples="12").n_samples == load_other(notebook, n_samples=12).n_samples == 12
+    assert load_other(notebook, n_samples="auto").hash != load_other(notebook, n_samples=12).hash
+    for wrong in ("Auto", "auto ", "automatic", 0, None, "null", ["auto"]):
+        with pytest.raises(InputError, match=r"Parameter 'n_samples' is .*number of at least 1 or auto\."):
+            load_other(notebook, n_samples=wrong)
+
+
+def test_auto_is_for_parameters_that_say_so():
+    automatic = [name for name, parameter in params.TABLE.items() if parameter.auto]
+    assert automatic == ["n_samples"]
+    for name in ("batch_size", "max_test_samples", "samples_per_speaker", "n_workers", "learning_rate", "seeds"):
+        with pytest.raises(InputError, match=f"Parameter '{name}' "):
+            load(**{name: "auto"})
+    assert load(device="auto").device == "auto"  # a choice of its own
+
+
+@pytest.mark.parametrize("notebook, name", CASES)
+def test_every_parameter_of_every_notebook_is_needed(notebook, name):
+    values = {**SMOKE, **OWN}
+    rest = {other: values[other] for other in params.NOTEBOOKS[notebook] if other != name}
+    with pytest.raises(InputError, match=f"Parameter '{name}' of notebook {notebook} is missing"):
+        params.load(notebook, rest)
+
+
+def test_parameters_of_another_notebook_are_unknown():
+    for notebook, name in (("02_gr_cltm", "speakers_per_sample"), ("03_sv_cltm", "samples_per_speaker")):
+        with pytest.raises(InputError, match=f"Unknown parameter '{name}' of notebook {notebook}"):
+            load_other(notebook, **{name: 1})
+
+
+@pytest.mark.parametrize(
+    "name, text, value",
+    [
+        ("shared_languages", "[da, en]", ("da", "en")),
+        ("shared_languages", "null", None),
+        ("shared_languages", "None", None),
+        ("shared_languages", "da", InputError),
+        ("shared_languages", "[]", InputError),
+        ("shared_languages", "[da, da]", InputError),
+        ("speakers_per_sample", "0.0125", 0.0125),
+        ("speakers_per_sample", "0", InputError),
+        ("speakers_per_sample", "null", InputError),
+        ("embedding_layers", "4", 4),
+        ("embedding_layers", "0", InputError),
+        ("trim_db", "30", 30.0),
+        ("trim_db", "null", None),
+        ("trim_db", "0", InputError),
+    ],
+)
+def test_parameters_of_speaker_verification_have_one_reading(name, text, value):
+    for given_value in (text, papermill_value(text)):
+        if value is InputError:
+            with pytest.raises(InputError, match=f"Parameter '{name}' "):
+                load_other("03_sv_cltm", **{name: given_value})
+        else:
+            assert load_other("03_sv_cltm", **{name: given_value})[name] == value
 
 
 def test_bare_no_in_yaml_is_explained():

@@ -9,7 +9,8 @@ import torch
 
 from cltmlib import encoders, pretrain
 from cltmlib.pretrain import Recipe, masked_prediction, mfcc_features, stand_in_config, units_of
-from cltmlib.testing import sine_utterance
+from cltmlib.testing import common_voice_folder, sine_utterance
+from tests.test_encoders import EXTRACTOR, tiny_hubert
 
 STAND_IN = encoders.STAND_INS / "mini-hubert"
 TINY = Recipe(n_steps=(40, 10), n_units=(8, 6), batch_size=4, crop_seconds=0.6, n_masks=1, warmup_steps=5)
@@ -99,6 +100,25 @@ def test_the_stand_in_kept_here_was_made_by_this_recipe_on_this_corpus():
             continue
         last = [row for row in kept["log"] if row["n_units"] == n_units][-1]
         assert last["step"] == n_steps and last["masked_loss"] < 0.9 * last["unigram_entropy"]
+
+
+def test_what_it_buys_is_a_learning_curve_of_every_encoder(tmp_path):
+    root = common_voice_folder(tmp_path / "cv", ["de", "no"], n_speakers=2, n_clips=2, seconds=0.6)
+    tiny_hubert("group").save_pretrained(tmp_path / "hubert")
+    EXTRACTOR.save_pretrained(tmp_path / "hubert")
+    params = {
+        "corpus": "common_voice", "corpus_dir": str(root), "languages": ["de", "no"], "seeds": [0, 1],
+        "samples_per_speaker": None, "max_test_samples": 2, "min_seconds": 0.5, "max_seconds": None,
+        "encoder_revision": None, "device": "cpu", "precision": "float32", "batch_size": 2, "learning_rate": 1e-3,
+        "n_workers": 1,
+    }  # fmt: skip
+    names = [str(tmp_path / "hubert"), f"random:{tmp_path / 'hubert'}"]
+    table = pretrain.what_it_buys(params, names, [1, 2])
+    assert list(table.columns) == ["encoder", "n_samples", "f1_macro", "standard_error"]
+    assert list(zip(table["encoder"], table["n_samples"], strict=True)) == [(e, n) for e in names for n in (1, 2)]
+    assert table["f1_macro"].between(0, 1).all() and table["standard_error"].ge(0).all()
+    one = pretrain.what_it_buys({**params, "seeds": [0]}, names[:1], [1])
+    assert list(one["f1_macro"].between(0, 1)) == [True] and one["standard_error"].isna().all()  # of a single seed
 
 
 def test_the_stand_ins_stay_small():

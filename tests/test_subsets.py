@@ -1,3 +1,7 @@
+import math
+import re
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +12,7 @@ from hypothesis import strategies as st
 
 from cltmlib.corpora import COLUMNS, common_voice, from_rows
 from cltmlib.errors import InputError
-from cltmlib.subsets import draw_subsets, largest_n_samples, prepare, test_set
+from cltmlib.subsets import ByClass, BySpeaker, draw_subsets, draw_trials, largest_n_samples, prepare, test_set
 from cltmlib.testing import break_clip, common_voice_folder, utterance_rows
 
 REAL_MINI = Path(__file__).parents[2] / "shared/corpora/real-mini"
@@ -180,19 +184,122 @@ def test_any_column_can_be_the_class():
     assert sorted(rows.set_index("utterance_id").loc[list(first), "accent"]) == classes
 
 
+def clips_per_speaker(rows, names):
+    """{gender: Counter of clips per speaker} of some clips."""
+    part = rows.set_index("utterance_id").loc[list(names)]
+    return {gender: Counter(of.groupby("speaker").size()) for gender, of in part.groupby("gender")}
+
+
+@settings(max_examples=25, deadline=None)
+@given(rows=corpora(), seed=st.integers(0, 1000), sizes=st.sets(st.integers(1, 16), min_size=1, max_size=4))
+def test_sets_of_a_learning_curve_are_nested_and_have_the_same_clips_per_speaker(rows, seed, sizes):
+    sizes = sorted(sizes)
+    try:
+        curves = ByClass().curves(rows, LANGUAGES, sizes, [seed])[seed]
+    except InputError:
+        return  # below it is checked that this is right
+    assert curves == ByClass().curves(rows.sample(frac=1, random_state=seed), LANGUAGES, sizes, [seed])[seed]
+    test_speakers = set(rows.loc[rows["split"] == "test", "speaker"])
+    speaker_of = rows.set_index("utterance_id")["speaker"]
+    found = set()
+    for language in LANGUAGES:
+        sets = list(curves[language].items())
+        assert [n for n, _ in sets] == sizes
+        for (n, small), (m, large) in pairwise(sets):
+            assert n < m and set(small) < set(large)
+        for n, names in sets:
+            shares = clips_per_speaker(rows, names)
+            assert {sum(k * count for k, count in share.items()) for share in shares.values()} == {n}
+            found |= {k for share in shares.values() for k in share}
+            assert len(shares) == 2 and not set(speaker_of[list(names)]) & test_speakers
+            assert all(name.startswith(f"{language}/train") for name in names)
+    assert len(found) == 1, "the number of clips per speaker differs between sizes, languages or genders"
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    rows=corpora(),
+    sizes=st.sets(st.integers(1, 24), min_size=1, max_size=4),
+    wanted=st.sampled_from([None, 1, 2, 3]),
+)
+def test_a_learning_curve_that_is_refused_says_which_largest_size_works_and_it_does(rows, sizes, wanted):
+    sizes = sorted(size * (wanted or 1) for size in sizes)
+
+    def works(sizes):
+        try:
+            ByClass(wanted).curves(rows, LANGUAGES, sizes, [0])
+        except InputError:
+            return False
+        return True
+
+    try:
+        ByClass(wanted).curves(rows, LANGUAGES, sizes, [0])
+    except InputError as error:
+        message = str(error)
+        assert re.match(rf"Language '(de|no|ta)' has too little data for n_samples={sizes[-1]}: ", message)
+        assert ", but D needs " in message and "\n" not in message
+        advice = re.search(r"n_samples=(\d+) is the most that all the languages allow", message)
+        if advice:
+            most = int(advice[1])
+            kept = [size for size in sizes if size < most]
+            assert most < sizes[-1] and works([*kept, most])
+            larger = range(most + 1, sizes[-1] + 1)
+            if len(sizes) > 1:  # clips per speaker divide all sizes; without some sizes more may be possible
+                larger = [n for n in larger if math.gcd(*kept, n) == math.gcd(*sizes)]
+            assert not any(works([*kept, n]) for n in larger)
+        else:
+            assert message.endswith("leave this language out.") and not works([wanted or 1])
+
+
+def test_sizes_that_the_clips_per_speaker_do_not_divide_are_refused():
+    rows = utterance_rows(["de"], n_speakers=12, n_clips=4)
+    assert ByClass(2).curves(rows, ["de"], [2, 4, 6], [0])
+    for sizes in ([2, 4, 5], [0, 4], []):
+        with pytest.raises(InputError, match="do not fit"):
+            ByClass(2).curves(rows, ["de"], sizes, [0])
+
+
+def test_a_learning_curve_gives_way_to_fewer_speakers_at_every_size_alike():
+    """16 clips need 8 speakers of 2 clips where only 8 are there, so 4 clips come from 2 speakers and not from 4."""
+    rows = utterance_rows(["de"], n_speakers=8, n_clips=5)
+    curves = ByClass().curves(rows, ["de"], [4, 8, 16], [0])[0]["de"]
+    for n, names in curves.items():
+        assert clips_per_speaker(rows, names) == {"female": {2: n // 2}, "male": {2: n // 2}}
+    assert clips_per_speaker(rows, ByClass().curves(rows, ["de"], [4, 8], [0])[0]["de"][4])["male"] == {1: 4}
+
+
+def test_preparing_several_sizes_gives_the_sets_of_the_learning_curve(tmp_path):
+    root = common_voice_folder(tmp_path / "cv", ["de"], n_speakers=4, n_clips=2, seconds=0.6)
+    corpus = common_voice.load(root, ["de"])
+    design = ByClass(max_test_samples=3)
+    data = prepare(corpus, ["de"], (1, 2, 4), [0, 1], tmp_path / "store", design)
+    assert data.subsets == design.curves(corpus.to_pandas(), ["de"], (1, 2, 4), [0, 1])
+    assert data.summary().loc["de"].to_dict() == {
+        "D(1) clips": 2, "D(1) speakers": 2, "D(2) clips": 4, "D(2) speakers": 4, "D(4) clips": 8, "D(4) speakers": 8,
+        "test clips": 6, "test speakers": 6,
+    }  # fmt: skip
+    pair = prepare(corpus, ["de"], 2, [0, 1], tmp_path / "store", design)
+    assert pair.subsets[1] == draw_subsets(corpus, ["de"], 2, 1) and pair.tests == data.tests
+
+
+def test_without_a_design_sets_are_by_class(tmp_path):
+    root = common_voice_folder(tmp_path / "cv", ["de"], n_speakers=2, n_clips=1, seconds=0.6)
+    corpus = common_voice.load(root, ["de"])
+    data = prepare(corpus, ["de"], 1, [0], tmp_path / "store")
+    assert data.subsets[0] == draw_subsets(corpus, ["de"], 1, 0) and data.tests == test_set(corpus, ["de"])
+
+
 def test_preparing_replaces_broken_clips_and_keeps_every_set_whole(tmp_path):
     root = common_voice_folder(tmp_path / "cv", ["de", "no"], n_speakers=5, n_clips=3)
     corpus = common_voice.load(root, ["de", "no"])
-    whole = prepare(corpus, ["de", "no"], 4, [0, 1], tmp_path / "whole", samples_per_speaker=2, max_test_samples=4)
+    whole = prepare(corpus, ["de", "no"], 4, [0, 1], tmp_path / "whole", ByClass(2, 4))
     assert whole.skipped.empty
     drawn = [whole.subsets[0]["de"].first[0], whole.subsets[1]["no"].second[-1], whole.tests["de"][0]]
     paths = whole.utterances.loc[drawn, "path"]
     for path, kind in zip(paths, ["corrupt", "silent", "empty"], strict=True):
         break_clip(path, kind)
     for store_directory in ("new", "new", "whole"):  # a store that knows the broken clips already draws the same
-        prepared = prepare(
-            corpus, ["de", "no"], 4, [0, 1], tmp_path / store_directory, samples_per_speaker=2, max_test_samples=4
-        )
+        prepared = prepare(corpus, ["de", "no"], 4, [0, 1], tmp_path / store_directory, ByClass(2, 4))
         assert sorted(prepared.skipped["utterance_id"]) == sorted(drawn)
         used = {name for of in prepared.subsets.values() for pair in of.values() for part in pair for name in part}
         used.update(*prepared.tests.values())
@@ -219,10 +326,24 @@ def test_real_speech_gives_balanced_subsets(tmp_path):
     languages = ["am", "de", "en", "ko", "pl", "th"]
     corpus = common_voice.load(REAL_MINI, languages)
     assert largest_n_samples(corpus, languages) == 10
-    prepared = prepare(corpus, languages, 10, [0], tmp_path / "store", max_seconds=1.0, max_test_samples=5)
+    prepared = prepare(corpus, languages, 10, [0], tmp_path / "store", ByClass(max_test_samples=5), max_seconds=1.0)
     speakers = prepared.utterances["speaker"]
     for language in languages:
         first, second = prepared.subsets[0][language]
         assert len(first) == len(second) == 20
         assert not set(speakers[list(first)]) & set(speakers[list(second)])
     assert prepared.skipped.empty and prepared.store.duration_s(prepared.utterances.index).max() == 1.0
+
+
+@pytest.mark.skipif(not REAL_MINI.is_dir(), reason="../shared/corpora/real-mini is absent")
+def test_real_speech_gives_sets_of_speakers_and_trials(tmp_path):
+    languages = ["am", "ko", "th"]  # those with six speakers to train on and two of each gender to test on
+    corpus = common_voice.load(REAL_MINI, languages)
+    data = prepare(corpus, languages, 6, [0], tmp_path / "store", BySpeaker(0.5, 8), max_seconds=1.0)
+    speakers = data.utterances["speaker"]
+    for language in languages:
+        first, second = (set(speakers[list(part)]) for part in data.subsets[0][language])
+        assert len(first) == len(second) == 3 and not first & second
+        assert not (first | second) & set(speakers[list(data.tests[language])])
+        trials = draw_trials(data.utterances.loc[list(data.tests[language])].to_dict("records"), language)
+        assert trials.groupby("gender")["same_speaker"].mean().to_dict() == {"female": 0.5, "male": 0.5}

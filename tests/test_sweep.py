@@ -80,6 +80,63 @@ def test_config_may_depend_on_the_clips_of_a_training():
     assert pair.config["clips"] == sorted([*pair.train, *pair.test["de"], *pair.test["ca"]])
 
 
+CURVES = {  # sets[seed][language][n]; the D_i of 2 clips is that of make_plan
+    seed: {i: {n: [f"{i}-{seed}-{k}" for k in range(n, 0, -1)] for n in (1, 2, 4)} for i in ("de", "ca", "tr")}
+    for seed in (0, 1)
+}
+TESTS = {i: [f"{i}-test-{n}" for n in range(3)] for i in ("de", "ca", "tr")}
+
+
+def test_a_learning_curve_has_one_training_per_seed_language_and_size():
+    points = sweep.curve_plan("dummy", CURVES, TESTS, {})
+    assert [(p.seed, p.language, p.n_samples) for p in points] == [
+        (seed, i, n) for seed in (0, 1) for i in ("de", "ca", "tr") for n in (1, 2, 4)
+    ]
+    assert len({p.training.key for p in points}) == len(points) == 18
+    for point in points:
+        training = point.training
+        assert training.task == "dummy" and training.seed == point.seed
+        assert training.train == tuple(sorted(CURVES[point.seed][point.language][point.n_samples]))
+        assert training.test == {point.language: tuple(sorted(TESTS[point.language]))}
+        assert training.label == f"{point.language} N={point.n_samples} seed {point.seed}"
+
+
+@pytest.mark.parametrize("config", [{"learning_rate": 1e-4}, lambda ids: {"clips": list(ids)}])
+def test_points_whose_clips_are_those_of_the_matrix_are_its_trainings(config):
+    """D_i at N and, where the shares are equal, D_i + D'_i at 2N: what one notebook trained, the next one finds."""
+    plan = make_plan(["tr", "de", "ca"], [0, 1], config)
+    points = sweep.curve_plan("dummy", CURVES, {i: ids[::-1] for i, ids in TESTS.items()}, config)
+    cells = {(c.target, c.donor, c.seed): c.training.key for c in plan.cells}
+    for point in points:
+        donor = {2: "", 4: point.language}.get(point.n_samples)
+        expected = cells.get((point.language, donor, point.seed))
+        assert point.training.key == expected if expected else point.training.key not in cells.values()
+
+
+@pytest.mark.parametrize("change", ["task", "clips", "tests", "seed", "config"])
+def test_a_point_that_differs_from_the_matrix_in_anything_is_another_training(change):
+    sets = {1 if change == "seed" else 0: {"de": {2: ["de-0-1", "de-0-9" if change == "clips" else "de-0-2"]}}}
+    tests = {"de": TESTS["de"][: 2 if change == "tests" else 3]}
+    config = {"learning_rate": 1e-5} if change == "config" else {}
+    (point,) = sweep.curve_plan("other" if change == "task" else "dummy", sets, tests, config)
+    assert point.training.key not in {t.key for t in make_plan(["de", "ca"], [0]).trainings}
+
+
+def test_the_table_of_curves_has_a_row_per_point_as_the_dynamic_interval_takes_it(tmp_path):
+    from cltmlib.cltm import dynamic_interval
+
+    points = sweep.curve_plan("dummy", CURVES, TESTS, {})
+    with sweep.RunStore(tmp_path / "runs.sqlite") as store:
+        results = sweep.run([p.training for p in points], train, store, n_workers=1)
+    table = sweep.curve_table(points, results, "f1")
+    assert list(table.columns) == ["language", "n_samples", "seed", "performance"] and len(table) == 18
+    for row in table.itertuples():
+        clips = tuple(sorted(CURVES[row.seed][row.language][row.n_samples]))
+        assert row.performance == dummy_training.f1(clips, row.seed, row.language)
+    assert dynamic_interval(table).n in (1, 2)
+    assert list(sweep.curve_table([], {}, "f1").columns) == list(table.columns)
+
+
 @settings(max_examples=20, deadline=None)
 @given(shuffle=st.randoms(use_true_random=False), done=st.integers(0, 11))
 def test_results_are_independent_of_order_and_of_what_was_finished(tmp_path_factory, shuffle, done):

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from cltmlib.cltm.diagnostics import diagnostics
+from cltmlib.cltm.geometry import DistanceTransferCorrelation
 from cltmlib.cltm.matrix import BootstrapStandardError, TransferMatrix
 from cltmlib.cltm.published import PUBLISHED_STABILITY, families, load_published
 
@@ -73,3 +74,55 @@ def self_gain_sentence(matrix: TransferMatrix) -> str:
             f", {summary['self_gain_mean'] / error:.1f} standard errors over {int(summary['n_seeds'])} seeds from zero"
         )
     return text + "."
+
+
+def correlation_sentence(correlation: DistanceTransferCorrelation) -> str:
+    """What the correlation of distance with transfer says, in one sentence."""
+    if np.isnan(correlation.spearman):
+        return "Distance and transfer: too few languages, or no differences, to correlate."
+    p = f"p = {correlation.spearman_p:.3f}" if correlation.spearman_p >= 0.001 else "p < 0.001"
+    how = "exact" if correlation.exact else f"{correlation.n_permutations} random"
+    verdict = "distant languages transfer less" if correlation.spearman < 0 else "distant languages transfer more"
+    if correlation.spearman_p > 0.05:
+        verdict = "no relation beyond chance"
+    text = (
+        f"Spearman {correlation.spearman:.2f} over {correlation.n_pairs} pairs, {p} "
+        f"({how} permutations of languages): {verdict}"
+    )
+    if correlation.n_left_out:
+        one = correlation.n_left_out == 1
+        text += (
+            f"; {correlation.n_left_out} language{'' if one else 's'} without a row {'is' if one else 'are'} left out"
+        )
+    return text + "."
+
+
+def change_sentence(change: pd.DataFrame) -> str:
+    """Whether negative transfer shrinks, in one sentence: the change of ``harm`` against twice its standard error."""
+    before, after, difference, error = change.loc["harm", ["before", "after", "change", "standard_error"]]
+    size = f"the harm goes from {before:.4f} to {after:.4f} ({difference:+.4f}"
+    if not np.isfinite(error):
+        return f"With one seed nothing can be said: {size})."
+    size += f" \N{PLUS-MINUS SIGN} {error:.4f})"
+    if abs(difference) <= 2 * error:
+        return f"No change of negative transfer beyond two standard errors: {size}."
+    return f"Negative transfer {'shrinks' if difference < 0 else 'grows'}: {size}."
+
+
+def mismatch_sentence(cost: pd.DataFrame, mismatch: pd.DataFrame, model: str) -> str:
+    """What hangs on the language and what on the speaker, in one sentence.
+
+    Args:
+        cost: from `language_cost`.
+        mismatch: from `mismatch_table`.
+        model: a row of ``cost``.
+    """
+    loss, error = cost.loc[model, ["auc_loss", "auc_loss_standard_error"]]
+    spread = mismatch.loc[model, "auc_speaker_sd"].mean()
+    verdict = ""
+    if np.isfinite(error):
+        verdict = " (beyond two standard errors)" if abs(loss) > 2 * error else " (within two standard errors of zero)"
+    return (
+        f"Model of {model}: trials across languages lose {loss:.3f} \N{PLUS-MINUS SIGN} {error:.3f} of AUC against "
+        f"those within a language{verdict}; between speakers the AUC differs by {spread:.3f} (standard deviation)."
+    )

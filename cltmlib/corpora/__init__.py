@@ -61,6 +61,36 @@ def from_params(params: Mapping) -> "Dataset":
     return load_corpus(params["corpus"], root=paths.corpus_folder(params["corpus_dir"]), languages=params["languages"])
 
 
+def shared_speakers(params: Mapping) -> pd.DataFrame:
+    """Utterances of the people who speak several of ``shared_languages``; an empty table where there are none.
+
+    The synthetic corpus makes a quarter of ``speakers_per_language`` such people, with up to 8 utterances in each
+    language. They are in no other corpus.
+    """
+    if params["shared_languages"] is None:
+        return pd.DataFrame(columns=list(COLUMNS))
+    if params["corpus"] == "synthetic":
+        corpus = load_corpus(
+            "synthetic",
+            languages=params["shared_languages"],
+            speakers_per_language=max(6, params["speakers_per_language"] // 8 * 2),
+            utterances_per_speaker=min(8, params["utterances_per_speaker"]),
+            seed=params["corpus_seed"],
+            shared_speakers=True,
+        )
+    else:
+        corpus = from_params({**params, "languages": params["shared_languages"]})
+    table = frame(corpus)
+    n_languages = table.groupby("speaker")["language"].nunique()
+    return table[table["speaker"].isin(n_languages.index[n_languages > 1])]
+
+
+def without_speakers(dataset: "Dataset", speakers: Iterable[str]) -> "Dataset":
+    """The corpus without these speakers' utterances; what the loader dropped stays on record."""
+    keep = ~frame(dataset, ["speaker"])["speaker"].isin(set(speakers))
+    return dataset if keep.all() else dataset.select(keep.to_numpy().nonzero()[0])
+
+
 def utterance_features() -> "Features":
     """Types of the utterance columns: strings, and float64 seconds."""
     from datasets import Features, Value

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from cltmlib.corpora import from_rows, sentences
 from cltmlib.errors import InputError
 
-VERSION = 1  # raised whenever the same parameters would give other audio
+VERSION = 2  # raised whenever the same parameters would give other audio
 SAMPLE_RATE_HZ = 16_000
 
 
@@ -35,6 +35,7 @@ def load(
     utterances_per_speaker: int = 8,
     seed: int = 0,
     cache_dir: str | os.PathLike | None = None,
+    shared_speakers: bool = False,
 ):
     """Make (once) and load the synthetic corpus.
 
@@ -43,6 +44,7 @@ def load(
         speakers_per_language: an even number of at least 6; half of them female.
         utterances_per_speaker: clips per speaker, each 1 to 7 seconds.
         seed: of speakers, sentences and channels; the same seed gives the same audio.
+        shared_speakers: the same people, all in the test split, speak every language; otherwise nobody speaks two.
         cache_dir: where clips are kept; by default the user's cache folder. Each language is a folder of its own, keyed
             by all that decides its audio and renamed into place when complete: an interrupted call leaves nothing.
 
@@ -59,7 +61,8 @@ def load(
     if utterances_per_speaker < 1:
         raise InputError(f"utterances_per_speaker must be at least 1, not {utterances_per_speaker}.")
     root = Path(cache_dir).expanduser() if cache_dir else user_cache_path("cltm") / "synthetic"
-    jobs = [_job(language, speakers_per_language, utterances_per_speaker, seed) for language in languages]
+    sizes = (speakers_per_language, utterances_per_speaker)
+    jobs = [_job(language, *sizes, seed, shared_speakers) for language in languages]
     folders = [root / f"{job['language']}-{_job_key(job)}" for job in jobs]
     missing = [(job, folder) for job, folder in zip(jobs, folders, strict=True) if not folder.exists()]
     if missing:
@@ -75,26 +78,33 @@ def split_of_pair(pair: int, n_pairs: int) -> str:
     return "train" if pair < n_train else "dev" if pair < n_train + n_dev else "test"
 
 
-def _job(language: str, n_speakers: int, n_utterances: int, seed: int) -> dict:
+def _job(language: str, n_speakers: int, n_utterances: int, seed: int, shared_speakers: bool) -> dict:
     """Everything the speaking process needs; drawn here so that it depends on the parameters alone."""
     speakers = []
     for index in range(n_speakers):
         gender = ("female", "male")[index % 2]
-        split = split_of_pair(index // 2, n_speakers // 2)
+        split = "test" if shared_speakers else split_of_pair(index // 2, n_speakers // 2)
         # No language in this seed: the k-th speaker of every language reads the same sentences.
         rng = np.random.default_rng([seed, index])
-        name = f"{language}-{gender[0]}{index // 2:03d}"
+        person = f"{gender[0]}{index // 2:03d}"
+        name = person if shared_speakers else f"{language}-{person}"
+        here = [seed, index, zlib.crc32(language.encode())]
         plans = [sentences.draw_plan(rng, split) for _ in range(n_utterances)]
         speakers.append(
             {
                 "name": name,
                 "gender": gender,
                 "split": split,
-                "seed": [seed, index, zlib.crc32(language.encode())],
-                "utterances": [{"file": f"{name}-{k:03d}.flac", "plan": list(plan)} for k, plan in enumerate(plans)],
+                "voice_seed": [seed, index] if shared_speakers else here,
+                "seed": [*here, 1],  # rooms and moods are of the clip, also where the voice is shared
+                "utterances": [
+                    {"file": f"{language}-{person}-{k:03d}.flac", "plan": list(plan)} for k, plan in enumerate(plans)
+                ],
             }
         )
-    return {"version": VERSION, "language": language, "seed": seed, "speakers": speakers}
+    # A prefix of their own, so that a waveform store can hold both kinds of clips.
+    prefix = "shared-" if shared_speakers else ""
+    return {"version": VERSION, "language": language, "seed": seed, "prefix": prefix, "speakers": speakers}
 
 
 def _job_key(job: dict) -> str:
@@ -160,7 +170,7 @@ def _rows(job: dict, folder: Path):
         for utterance in speaker["utterances"]:
             clip = clips[utterance["file"]]
             yield {
-                "utterance_id": f"{job['language']}/{Path(utterance['file']).stem}",
+                "utterance_id": f"{job['language']}/{job['prefix']}{Path(utterance['file']).stem}",
                 "path": str(folder / utterance["file"]),
                 "language": job["language"],
                 "speaker": speaker["name"],

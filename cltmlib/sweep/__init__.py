@@ -12,10 +12,32 @@ import contextlib
 from collections.abc import Callable, Iterable
 
 from cltmlib.errors import InputError
-from cltmlib.sweep.plan import Cell, CltmPlan, Training, cltm_plan, performance_table
+from cltmlib.sweep.plan import (
+    Cell,
+    CltmPlan,
+    Point,
+    Training,
+    cltm_plan,
+    curve_plan,
+    curve_table,
+    performance_table,
+    plan_training,
+)
 from cltmlib.sweep.store import RunStore
 
-__all__ = ["Cell", "CltmPlan", "RunStore", "Training", "cltm_plan", "performance_table", "run"]
+__all__ = [
+    "Cell",
+    "CltmPlan",
+    "Point",
+    "RunStore",
+    "Training",
+    "cltm_plan",
+    "curve_plan",
+    "curve_table",
+    "performance_table",
+    "plan_training",
+    "run",
+]
 
 
 def run(

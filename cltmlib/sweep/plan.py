@@ -73,12 +73,75 @@ class CltmPlan:
         return list({cell.training.key: cell.training for cell in self.cells}.values())
 
 
+Config = Mapping[str, Any] | Callable[[tuple[str, ...]], Mapping[str, Any]]
+
+
+def plan_training(
+    task: str, train: Sequence[str], tests: Mapping[str, Sequence[str]], seed: int, config: Config, label: str
+) -> Training:
+    """A training whose key does not depend on the order of clips and test sets.
+
+    Args:
+        task: name of the downstream task.
+        train: utterance ids of the training set.
+        tests: utterance ids of each test set.
+        seed: of initialisation, shuffling and batching.
+        config: the training's ``config``, or a function that makes it from all its utterance ids (to include a digest
+            of their audio).
+        label: the training in words.
+    """
+    train = tuple(sorted(train))
+    tests = {name: tuple(sorted(ids)) for name, ids in sorted(tests.items())}
+    content = config((*train, *(i for ids in tests.values() for i in ids))) if callable(config) else config
+    return Training(task, train, tests, seed, content, label)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of a learning curve: ``language`` evaluated after ``training`` on ``n_samples`` of its own."""
+
+    language: str
+    n_samples: int
+    seed: int
+    training: Training
+
+
+def curve_plan(
+    task: str,
+    sets: Mapping[int, Mapping[str, Mapping[int, Sequence[str]]]],
+    test_sets: Mapping[str, Sequence[str]],
+    config: Config,
+) -> list[Point]:
+    """Plan the learning curves of several languages (paper, Section 2.2).
+
+    Args:
+        task: name of the downstream task.
+        sets: ``sets[seed][language][n]`` holds the ids of a D_i of n samples.
+        test_sets: ids of the test set of each language.
+        config: see `plan_training`.
+    """
+    return [
+        Point(i, n, seed, plan_training(task, ids, {i: test_sets[i]}, seed, config, f"{i} N={n} seed {seed}"))
+        for seed, of_seed in sets.items()
+        for i, by_size in of_seed.items()
+        for n, ids in by_size.items()
+    ]
+
+
+def curve_table(points: Iterable[Point], results: Mapping[str, Mapping], metric: str) -> "pd.DataFrame":
+    """Columns language, n_samples, seed, performance: one row per point, as ``dynamic_interval`` takes it."""
+    import pandas as pd
+
+    rows = [(p.language, p.n_samples, p.seed, results[p.training.key][p.language][metric]) for p in points]
+    return pd.DataFrame(rows, columns=["language", "n_samples", "seed", "performance"])
+
+
 def cltm_plan(
     task: str,
     subsets: Mapping[int, Mapping[str, Subsets]],
     test_sets: Mapping[str, Sequence[str]],
     seeds: Iterable[int],
-    config: Mapping[str, Any] | Callable[[tuple[str, ...]], Mapping[str, Any]],
+    config: Config,
 ) -> CltmPlan:
     """Plan the ``n + n + n(n-1)/2`` trainings per seed of a transfer matrix over n languages (paper, Eqs. 1 and 2).
 
@@ -88,8 +151,7 @@ def cltm_plan(
             languages, in their order, are those of the matrix.
         test_sets: ids of the test set of each language.
         seeds: the replications.
-        config: the trainings' ``config``, or a function that makes it from all utterance ids of a training
-            (to include a digest of their audio).
+        config: see `plan_training`.
 
     Example:
         >>> from types import SimpleNamespace
@@ -98,29 +160,23 @@ def cltm_plan(
         >>> [training.label for training in plan.trainings]
         ['de seed 0', "de+de' seed 0", 'de+ca seed 0', 'ca seed 0', "ca+ca' seed 0"]
     """
-
-    all_tests = {language: tuple(sorted(ids)) for language, ids in test_sets.items()}  # shared: they may be large
-
-    def training(seed: int, label: str, train: Sequence[str], languages: Sequence[str]) -> Training:
-        train = tuple(sorted(train))
-        test = {language: all_tests[language] for language in sorted(languages)}
-        ids = train + tuple(i for tests in test.values() for i in tests)
-        content = config(ids) if callable(config) else config
-        return Training(task, train, test, seed, content, f"{label} seed {seed}")
-
+    tests = {language: tuple(sorted(ids)) for language, ids in test_sets.items()}  # shared: they may be large
+    plan = functools.partial(plan_training, task, config=config)
     cells = []
     for seed in seeds:
         sets = subsets[seed]
         pairs: dict[frozenset[str], Training] = {}
         for i, own in sets.items():
-            cells.append(Cell(i, "", seed, training(seed, i, own.first, [i])))
+            cells.append(Cell(i, "", seed, plan(own.first, {i: tests[i]}, seed, label=f"{i} seed {seed}")))
             for j, other in sets.items():
                 if i == j:
-                    both = training(seed, f"{i}+{i}'", [*own.first, *own.second], [i])
+                    both = plan([*own.first, *own.second], {i: tests[i]}, seed, label=f"{i}+{i}' seed {seed}")
                 elif (pair := frozenset((i, j))) in pairs:
                     both = pairs[pair]
                 else:
-                    both = training(seed, f"{i}+{j}", [*own.first, *other.first], [i, j])
+                    both = plan(
+                        [*own.first, *other.first], {i: tests[i], j: tests[j]}, seed, label=f"{i}+{j} seed {seed}"
+                    )
                     pairs[pair] = both
                 cells.append(Cell(i, j, seed, both))
     return CltmPlan(tuple(cells))

@@ -1,7 +1,16 @@
-"""Downstream tasks: each module says what a clip's label is and how a prediction is judged.
+"""Downstream tasks: each module says what a training learns from a clip and how the trained model is judged.
 
-A task is a module with ``VERSION``, ``PERFORMANCE`` (the key of `metrics` that the transfer matrix uses, higher is
-better), ``CLASSES``, ``label(row)`` and ``metrics(logits, labels)``.
+A task is a module with
+
+- ``VERSION``: raised whenever the same training would give another result; part of every training's key;
+- ``PERFORMANCE``: the metric that the transfer matrix uses, higher is better; ``PERFORMANCE_NAME``: the same in words;
+  ``CHANCE``: what it is worth without learning;
+- ``COLUMNS``: what it reads of a clip's row besides the audio; these values are part of the key too;
+- ``OPTIONS``: names of the parameters that it alone reads, in a training's ``config``;
+- ``model(encoder, rows, config)``: a module with ``loss(batch, rows)`` for a batch of training clips and their rows,
+  and ``predict(batch)``, one row of numbers per clip;
+- ``evaluate(predict, training, rows)``: {test set: metrics}, where ``predict(utterance_ids)`` gives one prediction per
+  clip and ``rows[utterance_id]`` its row.
 """
 
 from importlib import import_module
@@ -9,7 +18,7 @@ from types import ModuleType
 
 from cltmlib.errors import InputError
 
-NAMES = ("gender",)
+NAMES = ("gender", "speaker")
 
 
 def task(name: str) -> ModuleType:

@@ -3,24 +3,29 @@
 import numpy as np
 from sklearn.metrics import accuracy_score, f1_score
 
-from cltmlib.errors import InputError
+from cltmlib.tasks.classification import Classifier
 
-VERSION = 1  # raised whenever the same training would give another result; part of every training's key
-PERFORMANCE = "f1_macro"
+VERSION = 1
+PERFORMANCE, PERFORMANCE_NAME, CHANCE = "f1_macro", "macro-F1", 1 / 3  # chance: always the same answer
+COLUMNS = ("gender",)
+OPTIONS = ()
 CLASSES = ("female", "male")
 
 
-def label(row: dict) -> int:
-    """Index of the row's gender in `CLASSES`.
+def model(encoder, rows, config) -> Classifier:
+    """A linear layer over `CLASSES`."""
+    return Classifier(encoder, CLASSES, "gender")
 
-    Raises:
-        InputError: the row has no gender label.
-    """
-    if row["gender"] not in CLASSES:
-        raise InputError(
-            f"Utterance {row['utterance_id']!r} has gender {row['gender']!r}; keep only female and male ones."
-        )
-    return CLASSES.index(row["gender"])
+
+def evaluate(predict, training, rows) -> dict[str, dict[str, float]]:
+    """`metrics` of every test set, and ``n``, its number of clips."""
+    return {
+        language: {
+            **metrics(np.stack(predict(ids)), np.array([CLASSES.index(rows[u]["gender"]) for u in ids])),
+            "n": len(ids),
+        }
+        for language, ids in training.test.items()
+    }
 
 
 def metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:

@@ -1,15 +1,7 @@
-"""Figures of the study: one style, one way to save, the matrix heatmap and the self-gain bars.
+"""The matrix heatmap and the self-gain bars: one row per language, languages in the order of their families."""
 
-A function takes tables and returns a Figure at printed size; ``save_figure`` writes it beside the numbers it draws.
-Nothing here touches pyplot or the reader's matplotlib settings.
-"""
-
-import os
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from itertools import groupby
-from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -17,118 +9,17 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Rectangle
-from matplotlib.textpath import TextPath
 from matplotlib.transforms import blended_transform_factory
 
 from cltmlib.errors import InputError
-
-COLUMN_IN, PAGE_IN = 3.3, 6.9  # printed width of one column and of two
-
-STYLE = {
-    "font.family": "DejaVu Sans",  # the font that matplotlib brings along
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "axes.labelsize": 8,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "legend.fontsize": 7,
-    "axes.linewidth": 0.6,
-    "lines.linewidth": 1.0,
-    "lines.markersize": 4,
-    "hatch.linewidth": 0.5,
-    "figure.dpi": 150,
-    "savefig.dpi": 300,
-    "pdf.fonttype": 42,  # TrueType: text stays text for reviewers and for search
-    "ps.fonttype": 42,
-}
+from cltmlib.figures.layout import place_in_inches, shift, text_in
+from cltmlib.figures.style import COLUMN_IN, PAGE_IN, StudyFigure, family_order, family_style, style
 
 COLOUR_LIMIT = 1.5  # the paper's scale, Section 4
 _COLOUR_MAP = "RdBu"  # red = donor hurts, white = no effect, blue = donor helps; safe for colour-blind readers
 _UNDEFINED = {"facecolor": "0.85", "edgecolor": "0.55", "hatch": "/////", "linewidth": 0}
 _MAX_PRINTED, _MAX_PRINTED_ERRORS, _MAX_IN_COLUMN = 24, 16, 8  # languages
-
-# Okabe and Ito, without the yellow that is invisible on white.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#404040")
-_MARKERS, _OTHER_MARKERS = "os^DvP", "X<>*ph"
-# Position decides colour and marker, so new families go to the end.
-_FAMILIES = (
-    "Indo-European (Germanic)", "Indo-European (Romance)", "Indo-European (Slavic)", "Turkic",
-    "Indo-European (Indo-Aryan)", "Indo-European (Iranian)", "Uralic",
-    "Sino-Tibetan", "Niger-Congo", "Afro-Asiatic (Semitic)", "Dravidian",
-    "Austronesian", "Indo-European (Celtic)", "Indo-European (Baltic)",
-    "Uralic (Finnic)", "Kartvelian", "Indo-European", "Constructed", "Language isolate", "Austroasiatic", "Koreanic",
-    "Japonic", "Kra-Dai", "Mongolic", "Afro-Asiatic (Berber)", "Northwest Caucasian", "Indo-European (Hellenic)",
-    "Indo-European (Albanian)",
-    "Afro-Asiatic (Chadic)", "Afro-Asiatic (Cushitic)", "Creole", "Nilotic", "Northeast Caucasian", "Quechuan",
-    "Tupian",
-    "Uto-Aztecan",
-)  # fmt: skip
-
-
-@contextmanager
-def style() -> Iterator[None]:
-    """Draw in the style of the study, whatever the reader's matplotlibrc says; afterwards all is as before."""
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
-        yield
-
-
-class StudyFigure(Figure):
-    """A matplotlib Figure that a notebook shows without pyplot; make it and draw on it inside ``style()``."""
-
-    def _repr_png_(self) -> bytes:
-        from io import BytesIO
-
-        with style():
-            buffer = BytesIO()
-            self.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
-        return buffer.getvalue()
-
-
-def family_style(families: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """Colour and marker of each family, the same in every figure of the study.
-
-    Choice: a family outside the built-in table gets a pair from a hash of its name, with markers of its own; two such
-    families may share a pair.
-
-    Args:
-        families: family of each language.
-
-    Returns:
-        ``{family: {"color": ..., "marker": ...}}``, ready as keyword arguments of ``Axes.plot``.
-
-    Example:
-        >>> family_style({"de": "Indo-European (Germanic)"})
-        {'Indo-European (Germanic)': {'color': '#0072B2', 'marker': 'o'}}
-    """
-    n = len(_COLOURS)
-    styles = {}
-    for family in sorted(set(families.values())):
-        if family in _FAMILIES:
-            position, markers = _FAMILIES.index(family), _MARKERS
-        else:
-            position, markers = zlib.crc32(family.encode()) % (n * len(_OTHER_MARKERS)), _OTHER_MARKERS
-        styles[family] = {"color": _COLOURS[position % n], "marker": markers[position // n]}
-    return styles
-
-
-def family_order(languages: Sequence[str], families: Mapping[str, str]) -> list[str]:
-    """Order languages by family name, keeping the given order inside a family: the order of all figures.
-
-    Raises:
-        InputError: a language has no family.
-
-    Example:
-        >>> family_order(["tr", "de", "uz"], {"tr": "Turkic", "uz": "Turkic", "de": "Germanic"})
-        ['de', 'tr', 'uz']
-    """
-    for language in languages:
-        if language not in families:
-            raise InputError(f"Language {language!r} has no family: add it to the family table.")
-    return sorted(languages, key=lambda language: families[language])
 
 
 def heatmap(
@@ -136,20 +27,27 @@ def heatmap(
     families: Mapping[str, str],
     standard_error: pd.DataFrame | None = None,
     title: str | None = None,
+    called: pd.DataFrame | None = None,
+    false_discovery_rate: float = 0.05,
 ) -> StudyFigure:
     """Draw a CLTM as the paper's Figure 5: symmetric colours in [-1.5, 1.5], families framed on the diagonal.
 
     Up to 24 languages have their values printed in the cells, up to 16 with the standard error under them. Up to 8
-    languages fit one column of print. Undefined cells (self-gain not positive) are grey and hatched.
+    languages fit one column of print. Undefined cells (self-gain not positive) are grey and hatched. A dot marks the
+    cells whose sign is called: in the corner where values are printed, else in the middle.
 
     Args:
         values: CLTM; rows = targets, columns = donors, the same languages.
         families: family of each language; languages are drawn in ``family_order``.
         standard_error: standard error of each cell, rows and columns as ``values``.
         title: short title above the matrix.
+        called: +1 or -1 where the sign of the cell survived a false-discovery-rate correction, else 0 or missing; rows
+            and columns as ``values``. Undefined cells have no sign and get no dot.
+        false_discovery_rate: level of that correction, for the line that explains the dots.
 
     Raises:
-        InputError: a language has no family, or rows and columns are not the same languages.
+        InputError: a language has no family, rows and columns are not the same languages, or ``called`` has other
+            languages, another value, or a sign that is not the cell's.
 
     Example:
         >>> values = pd.DataFrame([[1.0, 0.5], [-0.5, 1.0]], index=["de", "tr"], columns=["de", "tr"])
@@ -162,18 +60,22 @@ def heatmap(
     order = family_order(list(values.index), families)
     n = len(order)
     matrix = np.ma.masked_invalid(values.loc[order, order].to_numpy(dtype=float))
+    notes = ["Hatched: self-gain not positive, Eq. (2) undefined."] if matrix.mask.any() else []
+    if called is not None:
+        signs = _checked_signs(values, called).loc[order, order].to_numpy()
+        notes.append(f"Dot: sign survives FDR {100 * false_discovery_rate:g} % over the matrix.")
     with style():
         width_in = COLUMN_IN if n <= _MAX_IN_COLUMN else PAGE_IN
         label_pt = 7 if n <= 16 else 6 if n <= 24 else 4.8
         blocks = _family_blocks(order, families, wrap=n <= 16)
-        left_in = 0.34 + _text_in(order, label_pt)
-        right_in = 0.16 + _text_in([line for *_, text in blocks for line in text.split("\n")], label_pt)
+        left_in = 0.34 + text_in(order, label_pt)
+        right_in = 0.16 + text_in([line for *_, text in blocks for line in text.split("\n")], label_pt)
         cell_in = (width_in - left_in - right_in) / n
-        upright = cell_in < _text_in(order, label_pt) + 0.03
-        top_in = (0.22 if title else 0.03) + 0.2 + (_text_in(order, label_pt) if upright else 0.1) + 0.14
-        bottom_in = 0.56 + (0.17 if matrix.mask.any() else 0)
+        upright = cell_in < text_in(order, label_pt) + 0.03
+        top_in = (0.22 if title else 0.03) + 0.2 + (text_in(order, label_pt) if upright else 0.1) + 0.14
+        bottom_in = 0.56 + (0.17 + 0.11 * (len(notes) - 1) if notes else 0)
         figure = StudyFigure(figsize=(width_in, top_in + n * cell_in + bottom_in))
-        place = _place_in_inches(figure)
+        place = place_in_inches(figure)
         axes = figure.add_axes(place(left_in, bottom_in, n * cell_in, n * cell_in))
 
         edges = np.arange(n + 1)
@@ -199,11 +101,13 @@ def heatmap(
         if n <= _MAX_PRINTED:
             errors = None if standard_error is None or n > _MAX_PRINTED_ERRORS else standard_error.loc[order, order]
             _print_cells(axes, mesh.to_rgba(matrix), matrix, errors, cell_in)
+        if called is not None:
+            _mark_called(axes, mesh.to_rgba(matrix), signs, cell_in, in_corner=n <= _MAX_PRINTED)
 
         _colour_bar(figure, mesh, place(left_in, bottom_in - 0.2, n * cell_in, 0.09))
-        if matrix.mask.any():
-            note = "Hatched: self-gain not positive, Eq. (2) undefined."
-            figure.text(left_in / width_in, 0.05 / figure.get_figheight(), note, fontsize=6, gid="note")
+        for below, note in zip(reversed(range(len(notes))), notes, strict=True):
+            y = (0.05 + 0.11 * below) / figure.get_figheight()
+            figure.text(left_in / width_in, y, note, fontsize=6, gid="note")
         if title:
             figure.text(0.5, 1 - 0.08 / figure.get_figheight(), title, ha="center", va="top")
     return figure
@@ -240,11 +144,11 @@ def self_gain_bars(
         label_pt = 7 if n <= 24 else 5
         row_in, width_in = (0.23, COLUMN_IN) if n <= 24 else (0.11, PAGE_IN)
         blocks = _family_blocks(order, families, wrap=n <= 24)
-        left_in = 0.34 + _text_in(order, label_pt)
-        right_in = 0.16 + _text_in([line for *_, text in blocks for line in text.split("\n")], label_pt)
+        left_in = 0.34 + text_in(order, label_pt)
+        right_in = 0.16 + text_in([line for *_, text in blocks for line in text.split("\n")], label_pt)
         top_in, bottom_in = 0.3 if title else 0.08, 0.58
         figure = StudyFigure(figsize=(width_in, top_in + n * row_in + bottom_in))
-        place = _place_in_inches(figure)
+        place = place_in_inches(figure)
         axes = figure.add_axes(place(left_in, bottom_in, width_in - left_in - right_in, n * row_in))
         y = np.arange(n) + 0.5
         colours = family_style(families)
@@ -273,62 +177,6 @@ def self_gain_bars(
     return figure
 
 
-def save_figure(
-    figure: Figure, table: pd.DataFrame | pd.Series, directory: str | os.PathLike, name: str, run_id: str
-) -> dict[str, Path]:
-    """Write a figure as PDF and PNG, and what it draws as CSV; the same figure gives the same bytes.
-
-    Files are written under a temporary name and renamed when all three are complete. The run id stands in the PDF
-    keywords and in the PNG text field "run_id"; no file holds a time.
-
-    Args:
-        figure: the figure, saved at its own size.
-        table: the numbers that it draws.
-        directory: folder to write to, made where missing.
-        name: file name without extension.
-        run_id: identifier of the run that made the numbers.
-
-    Returns:
-        The three paths, by extension: "csv", "pdf", "png".
-
-    Raises:
-        InputError: ``name`` is not a plain file name, or the folder cannot be written (full disk, no permission).
-    """
-    if name in {"", ".."} or Path(name).name != name:
-        raise InputError(f"Figure name {name!r} is not a plain file name: give the folder as directory instead.")
-    directory = Path(directory)
-    writers: dict[str, Callable[[Path], None]] = {
-        "csv": lambda path: table.to_csv(path, lineterminator="\n", encoding="utf-8"),
-        "pdf": lambda path: figure.savefig(
-            path, format="pdf", metadata={"Title": name, "Keywords": run_id, "CreationDate": None}
-        ),
-        "png": lambda path: figure.savefig(
-            path, format="png", metadata={"Title": name, "run_id": run_id, "Software": None}
-        ),
-    }
-    temporary = {kind: directory / f".{name}.{kind}.{os.getpid()}.tmp" for kind in writers}
-    final = {kind: directory / f"{name}.{kind}" for kind in writers}
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with style():
-            for kind, write in writers.items():
-                write(temporary[kind])
-        for kind in writers:
-            os.replace(temporary[kind], final[kind])
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(
-            f"Figure {name!r} could not be written to {directory} ({reason}): check the folder and its free space."
-        ) from error
-    finally:
-        for path in temporary.values():
-            try:
-                path.unlink(missing_ok=True)
-            except OSError:
-                pass
-    return final
-
-
 def _family_blocks(order: list[str], families: Mapping[str, str], wrap: bool) -> list[tuple[int, int, str, str]]:
     """Runs of one family: (first, last + 1, family, its label)."""
     blocks, start = [], 0
@@ -350,12 +198,12 @@ def _label_families(
     for start, stop, family, text in blocks:
         centres = np.arange(start, stop) + 0.5
         marker = {**styles[family], "linestyle": "none", "markersize": size, "markeredgewidth": 0, "clip_on": False}
-        axes.plot(np.zeros(stop - start), centres, transform=beside + _shift(axes, -4.5, 0), **marker)
+        axes.plot(np.zeros(stop - start), centres, transform=beside + shift(axes, -4.5, 0), **marker)
         if on_top:
-            axes.plot(centres, np.ones(stop - start), transform=above + _shift(axes, 0, 4.5), **marker)
-        axes.plot([1, 1], [start + 0.12, stop - 0.12], transform=beside + _shift(axes, 4, 0), clip_on=False,
+            axes.plot(centres, np.ones(stop - start), transform=above + shift(axes, 0, 4.5), **marker)
+        axes.plot([1, 1], [start + 0.12, stop - 0.12], transform=beside + shift(axes, 4, 0), clip_on=False,
                   color=styles[family]["color"], linewidth=1.2, solid_capstyle="butt")  # fmt: skip
-        axes.text(1, (start + stop) / 2, text, transform=beside + _shift(axes, 7, 0), va="center", fontsize=label_pt,
+        axes.text(1, (start + stop) / 2, text, transform=beside + shift(axes, 7, 0), va="center", fontsize=label_pt,
                   linespacing=1.0, gid="family")  # fmt: skip
 
 
@@ -364,12 +212,11 @@ def _print_cells(
 ) -> None:
     """Print values, and errors under them, in the ink that stands out from the cell's colour."""
     texts = [f"{value:.2f}" for value in matrix.compressed()]
-    size = min(7.0, 0.86 * cell_in / max(_text_in([text], 1) for text in texts)) if texts else 7.0
+    size = min(7.0, 0.86 * cell_in / max(text_in([text], 1) for text in texts)) if texts else 7.0
     for (row, column), value in np.ndenumerate(matrix):
         if matrix.mask.any() and matrix.mask[row, column]:
             continue
-        luminance = colours[row, column, :3] ** 2.2 @ (0.2126, 0.7152, 0.0722)
-        ink = {"color": "white" if luminance < 0.18 else "black", "ha": "center"}  # equal contrast at 0.18
+        ink = {"color": _ink(colours[row, column]), "ha": "center"}
         error = np.nan if errors is None else errors.iloc[row, column]
         shown = np.isfinite(error) and row != column
         axes.text(column + 0.5, row + (0.38 if shown else 0.5), f"{value:.2f}", va="center_baseline", fontsize=size,
@@ -379,6 +226,37 @@ def _print_cells(
                       fontsize=0.72 * size, gid="standard_error", **ink)  # fmt: skip
 
 
+def _checked_signs(values: pd.DataFrame, called: pd.DataFrame) -> pd.DataFrame:
+    """The called signs of the defined cells, in the order of ``values``; missing is 0."""
+    if set(called.index) != set(values.index) or set(called.columns) != set(values.columns):
+        raise InputError("The called signs need the same languages, as rows and as columns, as the matrix.")
+    signs = called.loc[values.index, values.columns].astype(float).fillna(0).where(values.notna(), 0)
+    for (row, column), sign in np.ndenumerate(signs.to_numpy()):
+        value = values.iloc[row, column]
+        if sign not in (-1, 0, 1) or sign * value < 0:
+            raise InputError(
+                f"Target {values.index[row]!r}, donor {values.columns[column]!r} is called {sign:g} where the matrix "
+                f"has {value:g}: give its sign, or 0 where it is not called."
+            )
+    return signs
+
+
+def _mark_called(axes: Axes, colours: np.ndarray, signs: np.ndarray, cell_in: float, in_corner: bool) -> None:
+    """Put a dot on every cell whose sign is called, clear of the printed value."""
+    cell_pt = 72 * cell_in
+    diameter_pt = np.clip(0.1 * cell_pt, 1.7, 3) if in_corner else 0.3 * cell_pt
+    inset = (diameter_pt / 2 + 1.4) / cell_pt if in_corner else 0.5
+    rows, columns = np.nonzero(signs)
+    inks = [_ink(colours[row, column]) for row, column in zip(rows, columns, strict=True)]
+    axes.scatter(columns + 1 - inset, rows + inset, s=diameter_pt**2, c=inks, linewidths=0, zorder=4, gid="called")
+
+
+def _ink(colour: np.ndarray) -> str:
+    """Black or white, whichever stands out from a cell's colour."""
+    luminance = colour[:3] ** 2.2 @ (0.2126, 0.7152, 0.0722)
+    return "white" if luminance < 0.18 else "black"  # equal contrast at 0.18
+
+
 def _colour_bar(figure: Figure, mesh: matplotlib.collections.QuadMesh, place: tuple[float, ...]) -> None:
     """Add the colour bar under the matrix, labelled with what is better."""
     bar = figure.colorbar(mesh, cax=figure.add_axes(place), orientation="horizontal", extend="both", extendfrac=0.03)
@@ -386,19 +264,3 @@ def _colour_bar(figure: Figure, mesh: matplotlib.collections.QuadMesh, place: tu
     bar.ax.tick_params(labelsize=6, length=2, pad=1.5)
     bar.outline.set_linewidth(0.5)
     bar.set_label("CLTM[i, j], higher is better (<0 hurts, 1 = own data)", fontsize=6.5, labelpad=2)
-
-
-def _text_in(texts: Sequence[str], size_pt: float) -> float:
-    """Width in inches of the widest text, from the outlines of the bundled font."""
-    font = FontProperties(family="DejaVu Sans")
-    return max(TextPath((0, 0), text, size=size_pt, prop=font).get_extents().width for text in texts) / 72
-
-
-def _place_in_inches(figure: Figure) -> Callable[[float, float, float, float], tuple[float, float, float, float]]:
-    """Rectangle in figure fractions from left, bottom, width, height in inches."""
-    width, height = figure.get_size_inches()
-    return lambda left, bottom, w, h: (left / width, bottom / height, w / width, h / height)
-
-
-def _shift(axes: Axes, x_pt: float, y_pt: float) -> matplotlib.transforms.Transform:
-    return matplotlib.transforms.ScaledTranslation(x_pt / 72, y_pt / 72, axes.figure.dpi_scale_trans)

@@ -1,0 +1,40 @@
+"""Figures of the study: one style, one way to save, one function per figure.
+
+A function takes tables and returns a Figure at printed size; ``save_figure`` writes it beside the numbers it draws.
+Nothing here touches pyplot or the reader's matplotlib settings.
+"""
+
+from cltmlib.figures.curves import learning_curves, learning_curves_by_language
+from cltmlib.figures.embedding import distance_against_transfer, embedding_map, trial_scores
+from cltmlib.figures.interval import interval_curve
+from cltmlib.figures.matrix import COLOUR_LIMIT, heatmap, self_gain_bars
+from cltmlib.figures.style import (
+    COLUMN_IN,
+    PAGE_IN,
+    STYLE,
+    StudyFigure,
+    family_order,
+    family_style,
+    save_figure,
+    style,
+)
+
+__all__ = [
+    "COLOUR_LIMIT",
+    "COLUMN_IN",
+    "PAGE_IN",
+    "STYLE",
+    "StudyFigure",
+    "distance_against_transfer",
+    "embedding_map",
+    "family_order",
+    "family_style",
+    "heatmap",
+    "interval_curve",
+    "learning_curves",
+    "learning_curves_by_language",
+    "save_figure",
+    "self_gain_bars",
+    "style",
+    "trial_scores",
+]

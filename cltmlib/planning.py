@@ -1,0 +1,155 @@
+"""What a notebook would take before it starts: trainings, hours, disk. Nothing is loaded or trained."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cltmlib import paths
+from cltmlib.errors import InputError
+from cltmlib.params import Params
+
+# Seconds for one clip of about 5 s, (training step, evaluation): what an estimate goes by before anything was measured.
+# CPU: HubertModel of base size on one core of 2024, measured. GPU: batches of one clip in float16, a guess from the
+# number of kernels that have to be launched. The stand-in is hundreds of times smaller.
+SECONDS_PER_CLIP = {"cpu core": (3.0, 0.8), "GPU": (0.05, 0.015), "stand-in": (0.03, 0.01)}
+TEST_CLIPS = 1000  # per language, where the whole test set is used: Common Voice has from 100 to 16 000
+SECONDS_OF_A_CLIP = 5.0  # mean of Common Voice
+
+
+@dataclass(frozen=True)
+class Work:
+    """Amount of work of a notebook: trainings, clips trained on and evaluated in all of them, clips to decode."""
+
+    tasks: tuple[str, ...]
+    n_trainings: int
+    n_trained: int
+    n_evaluated: int
+    n_decoded: int
+    text: str
+
+
+def estimate(params: Params) -> tuple[tuple[str, ...], str]:
+    """Trainings, those in the store, time and disk of a notebook as texts, and a note on where they come from."""
+    from cltmlib.sweep.local import usable_cores
+
+    try:
+        work = _WORK[params.notebook](params)
+    except InputError as error:  # n_samples is auto and not chosen yet
+        return ("-", "-", "-", "-"), str(error)
+    measured = _durations(paths.store_file(params.output_dir), work.tasks)
+    cores = usable_cores()
+    workers = params.n_workers or (cores if params.device == "cpu" else 1)
+
+    def seconds(kind: str) -> float:
+        step, evaluation = SECONDS_PER_CLIP[kind]
+        return work.n_trained * step + work.n_evaluated * evaluation
+
+    if measured:
+        mean = sum(measured) / len(measured)
+        total = work.n_trainings * mean / workers
+        basis = f"from {mean:.2g} s a training, measured on {len(measured)} of the task, {workers} at a time"
+    elif params.encoder.startswith("mini-"):
+        total = seconds("stand-in") / workers
+        basis = f"an estimate from {SECONDS_PER_CLIP['stand-in'][0]:g} s a clip, {workers} at a time"
+    else:
+        on_cpu = seconds("cpu core") / (params.n_workers or cores)
+        total = on_cpu if params.device == "cpu" else seconds("GPU") / (params.n_workers or 1)
+        basis = (
+            f"an estimate for one GPU ({SECONDS_PER_CLIP['GPU'][0]:g} s a training clip); {duration(on_cpu)} on "
+            f"{cores} CPU cores"
+            if params.device != "cpu"
+            else f"an estimate from {SECONDS_PER_CLIP['cpu core'][0]:g} s a training clip on each of {cores} cores"
+        )
+    clip_seconds = min(SECONDS_OF_A_CLIP, params.max_seconds or SECONDS_OF_A_CLIP)
+    disk = work.n_decoded * clip_seconds * 16000 * 2 + work.n_trainings * 2000
+    row = (str(work.n_trainings), str(len(measured)), "~" + duration(total), "~" + _size(disk))
+    tests = "" if params.max_test_samples else f", taking {TEST_CLIPS} test clips a language"
+    note = (
+        f"{work.text}. Time: {basis}{tests}. Disk: decoded clips of {clip_seconds:g} s, int16, at most (draws of "
+        "different seeds overlap)."
+    )
+    return row, note
+
+
+def _of_matrix(params: Params, task: str) -> Work:
+    """A transfer matrix: ``seeds * (n + n + n(n-1)/2)`` trainings; verification adds those of `common_space.plan`."""
+    from cltmlib.cltm import chosen_n_samples
+
+    n_samples = chosen_n_samples(params, task)
+    n, n_seeds = len(params.languages), len(params.seeds)
+    n_pairs = n * (n - 1) // 2
+    n_clips = n_samples * (2 if task == "gender" else 1)  # of a D_i: N of each gender, or N in all
+    text = f"{n_seeds} seeds x ({n} D_i + {n} D_i+D'_i + {n_pairs} pairs), {n_clips} clips in D_i"
+    n_trainings = n_seeds * (2 * n + n_pairs)
+    n_trained = n_seeds * n_clips * (n + 2 * n + 2 * n_pairs)
+    n_evaluated = n_seeds * (2 * n + 2 * n_pairs) * _n_test(params)
+    n_decoded = n * (n_seeds * 2 * n_clips + _n_test(params))
+    if task == "speaker":  # one space for all languages; embeddings of the training clips for their mean
+        shared = set(params.shared_languages or ())  # as if somebody spoke them all, with a test set in each
+        n_alone, n_shared = len(shared & set(params.languages)), len(shared) * _n_test(params)
+        n_trainings += n_seeds * (1 + n_alone)
+        n_trained += n_seeds * (n + n_alone) * n_clips
+        n_evaluated += n_seeds * (n * _n_test(params) + (1 + n_alone) * n_shared) + n_trained
+        n_decoded += n_shared
+        text += f" + {n_seeds} of all languages"
+        if n_alone:
+            text += f" + {n_seeds} x {n_alone} D_i for people who speak several"
+    return Work((task,), n_trainings, n_trained, n_evaluated, n_decoded, text)
+
+
+def _of_curves(params: Params) -> Work:
+    """Learning curves: one training per seed, language and size."""
+    n, n_seeds = len(params.languages), len(params.seeds)
+    sizes = {"gender": [2 * size for size in params.gender_n_samples], "speaker": list(params.speaker_n_samples)}
+    sizes = {task: of for task, of in sizes.items() if of}
+    n_sizes = sum(map(len, sizes.values()))
+    n_trained = n * n_seeds * sum(map(sum, sizes.values()))
+    return Work(
+        tasks=tuple(sizes),
+        n_trainings=n * n_seeds * n_sizes,
+        n_trained=n_trained,
+        n_evaluated=n * n_seeds * n_sizes * _n_test(params) + n * n_seeds * sum(sizes.get("speaker", [])),
+        n_decoded=n * sum(n_seeds * max(of) + _n_test(params) for of in sizes.values()),
+        text=f"{n_seeds} seeds x {n} languages x {n_sizes} sizes",
+    )
+
+
+def _n_test(params: Params) -> int:
+    return 2 * params.max_test_samples if params.max_test_samples else TEST_CLIPS
+
+
+_WORK = {
+    "01_learning_curves": _of_curves,
+    "02_gr_cltm": lambda params: _of_matrix(params, "gender"),
+    "03_sv_cltm": lambda params: _of_matrix(params, "speaker"),
+}
+
+
+def _durations(store: Path, tasks: tuple[str, ...]) -> list[float]:
+    """Seconds of the trainings of these tasks that the store holds."""
+    from cltmlib.sweep.store import RunStore
+
+    if not store.is_file():
+        return []
+    try:
+        with RunStore.read(store) as open_store:
+            return [seconds for task in tasks for seconds in open_store.durations(task)]
+    except InputError:
+        return []
+
+
+def duration(seconds: float) -> str:
+    """Say a time in the unit a person would use.
+
+    Example:
+        >>> [duration(s) for s in (0.4, 59, 150, 5400, 1e6)]
+        ['1 s', '59 s', '2 min 30 s', '1.5 h', '11.6 days']
+    """
+    if seconds < 60:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 3600:
+        return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
+
+
+def _size(n_bytes: float) -> str:
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{max(1, round(n_bytes / 1e6))} MB"
