@@ -12,13 +12,18 @@ import numpy as np
 import pandas as pd
 
 from cltmlib.cltm.mismatch import score_trials
+from cltmlib.corpora import GENDERS
+from cltmlib.errors import InputError
 from cltmlib.subsets import Prepared
+from cltmlib.subsets.pool import of_one_class, shuffled
+from cltmlib.subsets.trials import check_trials
 from cltmlib.sweep.plan import Training, plan_training
 from cltmlib.tasks import speaker
 
 ALL = "all languages"  # the model trained on every D_i
 SHARED = "shared"  # the test set of people who speak several languages
-MOST_EMBEDDINGS = 200  # of a language that a training keeps: 44 languages of mHuBERT-147 take 18 MB a seed
+MOST_EMBEDDINGS = 100  # of a gender of a language that a training keeps: 44 languages of mHuBERT-147 take 18 MB a seed
+MOST_PEOPLE, MOST_CLIPS = 25, 8  # people of a gender, and clips of a person in a language, in the shared test set
 
 
 class Space(NamedTuple):
@@ -33,10 +38,42 @@ class Space(NamedTuple):
     utterances: pd.DataFrame
 
 
+def people(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of people who speak several languages, cut to what trials across languages need.
+
+    Args:
+        table: utterances of such people, from `cltmlib.corpora.shared_speakers`; may be empty.
+
+    Returns:
+        Up to 25 people of each gender with up to 8 clips in each language. Rows without gender are left out.
+
+    Raises:
+        InputError: those left do not allow trials across languages.
+    """
+    if table.empty:
+        return table
+    table = of_one_class(table, GENDERS, "gender")
+    chosen = []
+    for gender in GENDERS:
+        names = table.loc[table["gender"] == gender, "speaker"].unique()
+        for name in shuffled(names, 0, gender)[:MOST_PEOPLE]:
+            for _, ids in table[table["speaker"] == name].groupby("language")["utterance_id"]:
+                chosen += shuffled(ids, 0)[:MOST_CLIPS]
+    table = table[table["utterance_id"].isin(chosen)]
+    try:
+        check_trials(table.to_dict("records"), " and ".join(sorted(table["language"].unique())), across=True)
+    except InputError as error:
+        raise InputError(f"{error} Set shared_languages to others, or to null.") from error
+    return table
+
+
 def plan(
     data: Prepared, shared: Iterable[str], seeds: Sequence[int], config: Callable[[tuple[str, ...]], dict]
 ) -> dict[tuple[str, int], Training]:
     """The trainings to add to a matrix: (model, seed) -> training that keeps its embeddings.
+
+    Choice: the models of a single language are trained again, though the matrix has the same training: that one is not
+    asked to embed the shared clips, and asking it would make its key differ from the learning curve's.
 
     Args:
         data: from `cltmlib.subsets.prepare`.
@@ -49,7 +86,7 @@ def plan(
     known = set(data.utterances.loc[usable, "language"])
 
     def keeping(ids: tuple[str, ...]) -> dict:
-        return {**config(ids), "keep_embeddings": MOST_EMBEDDINGS}
+        return {**config(ids), "keep_embeddings": {**dict.fromkeys(data.tests, MOST_EMBEDDINGS), SHARED: None}}
 
     trainings = {}
     for seed in seeds:

@@ -123,6 +123,8 @@ NOTEBOOKS: dict[str, tuple[str, ...]] = {
     "03_sv_cltm": (*_CORPUS, "shared_languages", *_ENCODER, "n_samples", *_SPEAKER, *_CLIPS, *_RUN),
 }  # fmt: skip
 
+_COMPARED = ("01_learning_curves", "03_sv_cltm")  # notebooks that mean nothing with a single seed
+
 
 class Params(Mapping):
     """Checked parameters of one notebook: read as ``cfg.n_samples``; nothing can be set.
@@ -217,6 +219,10 @@ Correct or remove it and start again.
         raise InputError(
             f"Parameter 'corpus_dir' is {values['corpus_dir']!r} but 'corpus' is 'synthetic': "
             "set corpus to common_voice, or corpus_dir to null."
+        )
+    if notebook in _COMPARED and len(values["seeds"]) < 2:
+        raise InputError(
+            f"Parameter 'seeds' of notebook {notebook} needs two or more: its standard errors are over seeds."
         )
     shortest, longest = values.get("min_seconds"), values.get("max_seconds")
     if shortest is not None and longest is not None and shortest >= longest:

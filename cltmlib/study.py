@@ -73,7 +73,7 @@ def plan(profile: str, names: Sequence[str] = (), overrides: Mapping[str, Any] |
 
     from cltmlib.planning import estimate
 
-    rows, notes = [("notebook", "trainings", "stored so far", "time of all", "disk")], []
+    rows, notes = [("notebook", "trainings", "stored of the task", "time of all", "disk")], []
     for path in notebooks(names):
         params = parameters.resolve(path.stem, _given(profile, path.stem, overrides))
         row, note = estimate(params)

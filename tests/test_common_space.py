@@ -8,8 +8,9 @@ import pytest
 
 from cltmlib import common_space, sweep
 from cltmlib.cltm import language_cost, mismatch_table, score_trials
-from cltmlib.common_space import ALL, MOST_EMBEDDINGS, SHARED
+from cltmlib.common_space import ALL, MOST_CLIPS, MOST_EMBEDDINGS, MOST_PEOPLE, SHARED
 from cltmlib.corpora import COLUMNS, common_voice
+from cltmlib.errors import InputError
 from cltmlib.subsets import BySpeaker, Prepared, prepare
 from cltmlib.tasks import speaker
 from cltmlib.testing import break_clip, common_voice_folder, utterance_rows
@@ -43,6 +44,48 @@ def plan_of(shared, decoded=None, **options):
     return data, common_space.plan(data, shared["utterance_id"], list(data.subsets), config)
 
 
+# --- Who is compared
+
+
+def test_people_are_cut_to_some_of_each_gender_and_some_clips_of_each_language():
+    rows = shared_rows(["de", "tr"], n_speakers=30, n_clips=10)
+    table = common_space.people(rows)
+    kept = table.groupby(["gender", "speaker", "language"]).size()
+    assert set(kept) == {MOST_CLIPS} == {8} and len(kept) == 2 * MOST_PEOPLE * 2 == 100
+    pd.testing.assert_frame_equal(table, rows.loc[table.index])
+    again = common_space.people(rows.sample(frac=1, random_state=0))
+    assert set(again["utterance_id"]) == set(table["utterance_id"])
+    fewer = rows[rows["speaker"] != table["speaker"].iloc[0]]  # another takes the place, all others stay
+    assert len(set(common_space.people(fewer)["speaker"]) - set(table["speaker"])) == 1
+
+
+def test_few_people_are_all_kept_but_for_those_without_one_gender():
+    rows = shared_rows(n_speakers=4)
+    pd.testing.assert_frame_equal(common_space.people(rows), rows)
+    rows.loc[rows["speaker"] == "female2", "gender"] = None
+    rows.loc[(rows["speaker"] == "male1") & (rows["language"] == "tr"), "gender"] = "female"
+    kept = common_space.people(rows)
+    pd.testing.assert_frame_equal(kept, rows[~rows["speaker"].isin(["female2", "male1"])])
+
+
+def test_nobody_is_an_empty_table_and_too_few_are_one_sentence():
+    rows = shared_rows()
+    assert common_space.people(rows.iloc[:0]).empty
+    for few, lack in (
+        (rows[rows["gender"] == "male"], "has 0 female speakers"),
+        (rows[~rows["speaker"].isin(["male0", "male2"])], "has 1 male speaker to test on"),
+        (
+            rows[(rows["language"] == "de") == (rows["speaker"].str[-1] == "0")],
+            "has 3 female speakers, none of whom speaks two of the languages",
+        ),
+    ):
+        with pytest.raises(InputError, match=lack) as caught:
+            common_space.people(few)
+        message = str(caught.value)
+        assert "'de and tr'" in message and "\n" not in message
+        assert message.endswith("Set shared_languages to others, or to null.")
+
+
 # --- The plan
 
 
@@ -73,7 +116,7 @@ def test_the_common_model_is_tested_on_all_and_the_others_on_the_shared_speakers
 def test_keys_include_that_embeddings_are_kept_and_all_clips():
     data, trainings = plan_of(shared_rows())
     for training in trainings.values():
-        assert training.config["keep_embeddings"] == MOST_EMBEDDINGS == 200
+        assert training.config["keep_embeddings"] == {**dict.fromkeys(LANGUAGES, MOST_EMBEDDINGS), SHARED: None}
         assert training.config["learning_rate"] == 1e-4
         ids = [*training.train, *(u for names in training.test.values() for u in names)]
         assert training.config["audio"] == sorted(ids)
@@ -125,13 +168,13 @@ def vectors_of(ids, model, seed, dim=6):
 
 
 def results_of(trainings, data, most=MOST_EMBEDDINGS):
+    """What the task keeps: all shared clips, and up to so many of each gender of a language."""
+    rows = data.utterances.to_dict("index")
     return {
         training.key: {
             name: {
                 "auc": 0.5,
-                "embeddings": speaker._pack(
-                    ids, vectors_of(ids, model, seed), data.utterances.loc[list(ids), "language"].tolist(), most
-                ),
+                "embeddings": speaker._pack(ids, vectors_of(ids, model, seed), rows, None if name == SHARED else most),
             }
             for name, ids in training.test.items()
         }
@@ -140,7 +183,7 @@ def results_of(trainings, data, most=MOST_EMBEDDINGS):
 
 
 @pytest.mark.parametrize("most", [MOST_EMBEDDINGS, 5])
-def test_space_has_the_test_clips_of_all_languages_each_beside_its_row(most):
+def test_space_has_test_clips_of_all_languages_each_beside_its_row(most):
     data, trainings = plan_of(shared_rows())
     spaces = common_space.spaces(trainings, results_of(trainings, data, most), data)
     assert list(spaces) == SEEDS
@@ -151,7 +194,9 @@ def test_space_has_the_test_clips_of_all_languages_each_beside_its_row(most):
         assert space.utterances["language"].tolist() == [u.split("/")[0] for u in ids]
         assert list(dict.fromkeys(space.utterances["language"])) == LANGUAGES
         for language, of in space.utterances.groupby("language"):
-            assert set(of.index) <= set(data.tests[language]) and len(of) == min(most, len(data.tests[language]))
+            assert set(of.index) <= set(data.tests[language])
+            assert of["gender"].value_counts().to_dict() == dict.fromkeys(("female", "male"), min(most, 12))
+            assert of["speaker"].nunique() == 8  # five of four speakers: each of them, and one twice
 
 
 def test_trials_of_the_shared_speakers_are_scored_by_every_model_and_seed():

@@ -386,7 +386,11 @@ def test_thresholds_that_are_not_positive_are_refused_by_name(name, value):
 # --- Handing the choice on to the notebooks of the matrices
 
 
-PARAMS = {"corpus": "synthetic", "encoder": "mini-hubert", "n_samples": "auto"}
+PARAMS = {
+    "corpus": "synthetic", "corpus_dir": None, "encoder": "mini-hubert", "encoder_revision": None, "batch_size": 4,
+    "learning_rate": 3e-4, "max_seconds": 1.2, "samples_per_speaker": None, "speakers_per_sample": 0.25,
+    "embedding_layers": 4, "trim_db": None, "n_samples": "auto",
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -406,8 +410,27 @@ def test_the_interval_that_was_chosen_is_what_auto_means(outputs):
     assert chosen(outputs) == 10 and type(chosen(outputs)) is int
     saved = json.loads((outputs / "01_learning_curves" / "dynamic_interval.json").read_text())
     interval = dynamic_interval(BY_HAND)
-    assert saved["tasks"]["gender"] == {"n": 10, "two_n": 20, "score": interval.score, "is_valid": True}
-    assert (saved["corpus"], saved["encoder"]) == ("synthetic", "mini-hubert")
+    entry = saved["tasks"]["gender"]
+    assert entry.pop("made_with").items() <= PARAMS.items()
+    assert entry == {"n": 10, "two_n": 20, "score": interval.score, "is_valid": True}
+
+
+def test_of_a_path_only_what_is_not_of_the_machine_is_kept_and_compared(tmp_path):
+    params = {**PARAMS, "corpus": "common_voice", "corpus_dir": "/home/someone/cv", "encoder": "/home/someone/hubert"}
+    save_chosen(tmp_path / "01_learning_curves", params, {"gender": dynamic_interval(BY_HAND)})
+    assert "someone" not in (tmp_path / "01_learning_curves" / "dynamic_interval.json").read_text()
+    moved = {**params, "corpus_dir": "/data/cv", "output_dir": str(tmp_path / "02_gr_cltm")}
+    assert chosen_n_samples(moved, "gender") == 10
+    with pytest.raises(InputError, match=r"with corpus_dir '\.\.\./cv' and not '\.\.\./other'"):
+        chosen_n_samples({**moved, "corpus_dir": "/data/other"}, "gender")
+
+
+def test_a_rate_of_the_task_alone_is_the_one_compared(tmp_path):
+    curves = {**PARAMS, "gender_learning_rate": 1e-4, "gender_batch_size": None}
+    save_chosen(tmp_path / "01_learning_curves", curves, {"gender": dynamic_interval(BY_HAND)})
+    assert chosen(tmp_path, learning_rate=1e-4) == 10
+    with pytest.raises(InputError, match=r"learning_rate 0\.0001 and not 0\.0003"):
+        chosen(tmp_path)
 
 
 def test_a_relative_output_dir_counts_from_the_repository(tmp_path, monkeypatch):
@@ -442,7 +465,7 @@ def test_saving_again_leaves_nothing_of_the_choice_before(outputs):
     [
         ({"corpus": "common_voice"}, "was made with corpus 'synthetic' and not 'common_voice': run notebook 01"),
         ({"encoder": "random:mini-hubert"}, "was made with encoder 'mini-hubert' and not 'random:mini-hubert'"),
-        ({"task": "emotion"}, "holds no interval for emotion: give a number."),
+        ({"learning_rate": 1e-3}, "was made with learning_rate 0.0003 and not 0.001"),
         (
             {"task": "speaker"},
             r"no interval of speaker in .* is valid \(best: N = \d+, median CI_min 0\.\d+ below 1\)",
@@ -457,9 +480,7 @@ def test_auto_without_a_choice_that_fits_is_refused_with_what_to_do(outputs, cha
     assert str(outputs) not in str(caught.value)  # nothing of the machine
 
 
-@pytest.mark.parametrize(
-    "text", ["", "{", "[]", "null", "{}", '{"corpus": "synthetic", "encoder": "mini-hubert", "tasks": {"gender": {}}}']
-)
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"tasks": {"gender": {"n": 8}}}'])
 def test_a_file_that_is_no_choice_says_to_run_notebook_01_again(outputs, text):
     (outputs / "01_learning_curves" / "dynamic_interval.json").write_text(text)
     with pytest.raises(InputError, match=r"dynamic_interval.json cannot be read .*: run notebook 01.* again"):

@@ -11,12 +11,14 @@ from transformers import Wav2Vec2FeatureExtractor
 
 from cltmlib import finetune, tasks
 from cltmlib.audio import pack
+from cltmlib.corpora import common_voice
 from cltmlib.encoders import Encoder, _padding_invariant
 from cltmlib.errors import InputError
 from cltmlib.finetune import resolve_device, run_training
 from cltmlib.subsets import Prepared
 from cltmlib.sweep.plan import Training
 from cltmlib.tasks import gender
+from cltmlib.testing import common_voice_folder
 from tests.test_encoders import EXTRACTOR, tiny_hubert
 
 CONFIG = {"learning_rate": 1e-3, "batch_size": 4, "precision": "float32"}
@@ -235,6 +237,30 @@ def test_a_pickled_worker_loads_its_encoder_again_and_gives_the_same(worker):
     two = pickle.loads(pickle.dumps(one))
     assert two.encoder is None
     assert two(training(**one.config(ids))) == one(training(**one.config(ids)))
+
+
+def test_learning_curves_are_measured_of_the_tasks_with_sizes_and_kept(encoder, monkeypatch, tmp_path):
+    monkeypatch.setattr(finetune, "_encoder", lambda name, revision: encoder)
+    root = common_voice_folder(tmp_path / "cv", ["de", "no"], n_speakers=3, n_clips=2, seconds=0.6)
+    corpus = common_voice.load(root, ["de", "no"])
+    params = {
+        **PARAMS, "languages": ("de", "no"), "seeds": (0, 1), "samples_per_speaker": None, "speakers_per_sample": 0.5,
+        "max_test_samples": 4, "gender_n_samples": (1, 2), "speaker_n_samples": (4,), "trim_db": None,
+        "min_seconds": 0.5, "max_seconds": None, "gender_learning_rate": 1e-4, "gender_batch_size": None,
+        "executor": "local", "n_workers": 1,
+    }  # fmt: skip
+    both = finetune.learning_curves(corpus, params, tmp_path / "runs.sqlite")
+    assert {task: curve.means().columns.tolist() for task, curve in both.items()} == {"gender": [1, 2], "speaker": [4]}
+    for curve in both.values():
+        assert len(curve.curves) == 4 * len(curve.means().columns) and curve.curves["performance"].between(0, 1).all()
+        expected = curve.curves.query("language == 'no'").groupby("n_samples")["performance"].mean()
+        assert curve.means().loc["no"].tolist() == pytest.approx(expected.tolist())
+    monkeypatch.setattr(finetune, "run_training", None)  # all of it is in the store
+    alone = finetune.learning_curves(corpus, {**params, "gender_n_samples": ()}, tmp_path / "runs.sqlite")
+    assert list(alone) == ["speaker"] and alone["speaker"].curves.equals(both["speaker"].curves)
+    same = {**params, "gender_learning_rate": None, "learning_rate": 1e-4, "speaker_n_samples": ()}
+    gender_again = finetune.learning_curves(corpus, same, tmp_path / "runs.sqlite")
+    assert gender_again["gender"].curves.equals(both["gender"].curves)
 
 
 def test_a_store_that_changed_under_the_sweep_is_noticed(worker):

@@ -1,7 +1,7 @@
 """Trials within a language and across, the loss between them, and what subtracting a language's mean changes."""
 
 import math
-from itertools import combinations, product
+from itertools import combinations, pairwise, product
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from cltmlib.cltm import (
     change_sentence,
     correlation_sentence,
     language_cost,
+    mismatch_sentence,
     mismatch_table,
     score_trials,
     transfer_change,
@@ -95,7 +96,7 @@ def test_scores_of_vectors_at_known_angles():
     female, male = angles("within es", False)
     assert female in (80, 90) and male in (90, 110)
     assert all(angle in (120, 125, 90, 97) for angle in angles("within tr", False))
-    across = {120, 125, 140, 145, 150, 155, 60, 130, 137, 150, 157, 50}  # f0 with f1, m0 with m1
+    across = {120, 125, 140, 145, 150, 155, 60, 130, 137, 157, 50}  # f0 with f1, m0 with m1
     assert len(angles(ACROSS, False)) == 8 and set(angles(ACROSS, False)) <= across
 
 
@@ -176,7 +177,7 @@ def eer_by_bisection(same, score):
     points = [(1.0, 0.0)]  # (false alarms, misses), from accepting all to accepting nobody
     for threshold in np.unique(score):
         points.append((np.mean(score[~same] > threshold), np.mean(score[same] <= threshold)))
-    for (alarm, miss), (next_alarm, next_miss) in zip(points[:-1], points[1:], strict=True):
+    for (alarm, miss), (next_alarm, next_miss) in pairwise(points):
         if next_miss >= next_alarm:
             low, high = 0.0, 1.0
             for _ in range(60):
@@ -310,148 +311,219 @@ def performance_of(table):
 
 BEFORE = performance_of(
     {
-        "de": {"": [0.48, 0.52], "de": [0.7, 0.7], "ca": [0.45, 0.35]},
-        "ca": {"": [0.6, 0.6], "ca": [0.68, 0.72], "de": [0.62, 0.68]},
+        "de": {"": [0.48, 0.52, 0.5], "de": [0.7, 0.7, 0.7], "ca": [0.43, 0.37, 0.4]},
+        "ca": {"": [0.6, 0.6, 0.6], "ca": [0.68, 0.72, 0.7], "de": [0.62, 0.68, 0.65]},
     }
 )
 AFTER = performance_of(
     {
-        "de": {"": [0.5, 0.5], "de": [0.72, 0.72], "ca": [0.49, 0.49]},
-        "ca": {"": [0.7, 0.7], "ca": [0.78, 0.82], "de": [0.66, 0.68]},
+        "de": {"": [0.5, 0.5, 0.5], "de": [0.72, 0.72, 0.72], "ca": [0.53, 0.49, 0.45]},
+        "ca": {"": [0.7, 0.7, 0.7], "ca": [0.78, 0.82, 0.8], "de": [0.66, 0.65, 0.7]},
     }
 )
+NAMES = ["performance_alone", "self_gain", "cross_gain", "negative_share", "harm", "relative_harm"]
 
 
-def random_performance(seed, n_seeds=6, languages=("de", "ca", "tr")):
+def random_performance(seed, n_seeds=6, languages=("de", "ca", "tr"), self_gain=0.1, noise=0.05):
     generator = np.random.default_rng(seed)
     table = {
-        i: {j: (0.6 + 0.1 * (i == j) + generator.normal(0, 0.05, n_seeds)).tolist() for j in ("", *languages)}
+        i: {j: (0.6 + self_gain * (i == j) + generator.normal(0, noise, n_seeds)).tolist() for j in ("", *languages)}
         for i in languages
     }
     return performance_of(table)
 
 
+def transfer_of(performance, seeds):
+    """The six numbers of some seeds, cell by cell."""
+    value = performance.set_index(["target", "donor", "seed"])["performance"]
+    languages = list(dict.fromkeys(performance["target"]))
+    gain = {
+        (i, j): [value[i, j, seed] - value[i, "", seed] for seed in seeds] for i, j in product(languages, languages)
+    }
+    cross = [of_cell for (i, j), of_cell in gain.items() if i != j]
+    losses = []
+    for of_cell in cross:
+        for k, own in enumerate(of_cell):
+            others = of_cell[:k] + of_cell[k + 1 :]
+            losses.append(-own if np.mean(others) < 0 else 0.0)
+    self_gain = np.mean([gain[i, i] for i in languages])
+    return np.array(
+        [
+            np.mean([value[i, "", seed] for i in languages for seed in seeds]),
+            self_gain,
+            np.mean(cross),
+            np.mean([np.mean(of_cell) < 0 for of_cell in cross]),
+            np.mean(losses),
+            np.mean(losses) / self_gain,
+        ]
+    )
+
+
 def test_change_of_hand_made_tables():
-    """Self-gains 0.2 and 0.1, then 0.22 and 0.1; cross-gains -0.1 and 0.05, then -0.01 and -0.03."""
+    """Cross-gains by seed, before: de from ca -.05, -.15, -.1, ca from de .02, .08, .05; after: .03, -.01, -.05 and
+    -.04, -.05, 0.
+
+    Before, only de from ca is negative, on the others as on each: harm .3 / 6. After, the first seed of de from ca is
+    negative on the others (-.03) and itself a gain of .03, the second is too (-.01) and a loss of .01, the third is not
+    (.01); ca from de loses .04, .05 and 0: harm (-.03 + .01 + .09) / 6.
+    """
     table = transfer_change(BEFORE, AFTER)
     assert list(table.columns) == ["before", "after", "change", "standard_error"]
     expected = {
-        "performance_alone": (0.55, 0.6, 0.05),
-        "self_gain": (0.15, 0.16, 0.01),
-        "cross_gain": (-0.025, -0.02, 0.005),
-        "negative_share": (0.5, 1.0, 0.5),
-        "harm": (0.05, 0.02, -0.03),
+        "performance_alone": (0.55, 0.6),
+        "self_gain": (0.15, 0.16),
+        "cross_gain": (-0.025, -0.02),
+        "negative_share": (0.5, 1.0),
+        "harm": (0.05, 0.07 / 6),
+        "relative_harm": (0.05 / 0.15, 0.07 / 6 / 0.16),
     }
-    assert list(table.index) == list(expected)
-    np.testing.assert_allclose(table[["before", "after", "change"]], list(expected.values()), atol=1e-12)
+    assert list(table.index) == list(expected) == NAMES
+    np.testing.assert_allclose(table[["before", "after"]], list(expected.values()), atol=1e-12)
+    np.testing.assert_allclose(table["change"], [after - before for before, after in expected.values()], atol=1e-12)
+
+
+def test_change_and_its_jackknife_agree_with_loops_over_cells_and_seeds():
+    before, after = random_performance(2), random_performance(3)
+    table = transfer_change(before, after)
+    seeds = list(range(6))
+    np.testing.assert_allclose(table["before"], transfer_of(before, seeds), atol=1e-12)
+    np.testing.assert_allclose(table["after"], transfer_of(after, seeds), atol=1e-12)
+    left_out = []
+    for seed in seeds:
+        others = [s for s in seeds if s != seed]
+        left_out.append(transfer_of(after, others) - transfer_of(before, others))
+    squares = (np.array(left_out) - np.mean(left_out, axis=0)) ** 2
+    np.testing.assert_allclose(table["standard_error"], np.sqrt(5 / 6 * squares.sum(axis=0)), atol=1e-12)
+
+
+def test_standard_error_of_a_mean_is_that_of_its_changes_seed_by_seed():
+    before, after = random_performance(4), random_performance(5)
+    table = transfer_change(before, after)
+    by_seed = []
+    for seed in range(6):
+        one, two = (t[t["seed"] == seed].pivot(index="target", columns="donor") for t in (before, after))
+        change = (two - one)["performance"]
+        gains = change.drop(columns="").sub(change[""], axis=0)
+        own = np.mean([gains.loc[i, i] for i in gains.index])
+        cross = np.mean([gains.loc[i, j] for i, j in product(gains.index, repeat=2) if i != j])
+        by_seed.append((change[""].mean(), own, cross))
+    for name, changes in zip(NAMES[:3], zip(*by_seed, strict=True), strict=True):
+        assert table.loc[name, "change"] == pytest.approx(np.mean(changes))
+        assert table.loc[name, "standard_error"] == pytest.approx(standard_error(changes))
 
 
 def test_identical_tables_change_nothing_with_no_error():
     performance = random_performance(0)
-    table = transfer_change(performance, performance.sample(frac=1, random_state=0), 100)
-    assert (table["change"] == 0).all() and (table["standard_error"] == 0).all()
+    table = transfer_change(performance, performance.sample(frac=1, random_state=0))
+    assert list(table.index) == NAMES and (table["change"] == 0).all() and (table["standard_error"] == 0).all()
 
 
 def test_what_both_tables_share_through_a_seed_is_no_error_of_the_change():
     """Every number rises by 0.1, and the alone ones fall by 0.02: the same in every seed, however these differ."""
     before = random_performance(1)
     after = before.assign(performance=before["performance"] + 0.1 - 0.02 * (before["donor"] == ""))
-    table = transfer_change(before, after, 100)
-    np.testing.assert_allclose(table.loc["performance_alone":"cross_gain", "change"], [0.08, 0.02, 0.02], atol=1e-12)
-    np.testing.assert_allclose(table.loc["performance_alone":"cross_gain", "standard_error"], 0, atol=1e-12)
-    unpaired = before.assign(seed=(before["seed"] + 1) % 6).assign(performance=after["performance"])
-    assert transfer_change(before, unpaired, 100).loc["performance_alone", "standard_error"] > 0.01
+    table = transfer_change(before, after).loc[NAMES[:3]]
+    np.testing.assert_allclose(table["change"], [0.08, 0.02, 0.02], atol=1e-12)
+    np.testing.assert_allclose(table["standard_error"], 0, atol=1e-12)
+    unpaired = before.assign(seed=(before["seed"] + 1) % 6, performance=after["performance"])
+    assert transfer_change(before, unpaired).loc["performance_alone", "standard_error"] > 0.01
 
 
-def test_standard_error_of_a_mean_is_that_of_its_changes_seed_by_seed():
-    before, after = random_performance(2), random_performance(3)
-    table = transfer_change(before, after, n_resamples=3000)
-    changes = {"performance_alone": [], "self_gain": [], "cross_gain": []}
-    for seed in range(6):
-        one, two = (t[t["seed"] == seed].pivot(index="target", columns="donor") for t in (before, after))
-        change = (two - one)["performance"]
-        gains = change.drop(columns="").sub(change[""], axis=0)
-        changes["performance_alone"].append(change[""].mean())
-        changes["self_gain"].append(np.mean([gains.loc[i, i] for i in gains.index]))
-        changes["cross_gain"].append(np.mean([gains.loc[i, j] for i, j in product(gains.index, repeat=2) if i != j]))
-    for name, of_seed in changes.items():
-        assert table.loc[name, "change"] == pytest.approx(np.mean(of_seed))
-        assert table.loc[name, "standard_error"] == pytest.approx(standard_error(of_seed), rel=0.05)
+def test_cells_that_are_negative_by_chance_are_no_harm_in_the_mean():
+    """Without any transfer half of the mean cross-gains are negative; their negative parts alone would be large."""
+    languages = [f"l{k}" for k in range(24)]
+    performance = random_performance(0, languages=languages)
+    row = transfer_change(performance, performance)["before"]
+    gains = performance.pivot_table(index="target", columns="donor", values="performance")
+    cross = gains.drop(columns="").sub(gains[""], axis=0).to_numpy()[~np.eye(24, dtype=bool)]
+    assert 0.3 < row["negative_share"] < 0.7
+    assert -cross.clip(max=0).mean() > 0.008 and abs(row["harm"]) < 0.003
 
 
-def test_standard_error_of_the_harm_agrees_with_a_bootstrap_of_its_own():
-    before, after = random_performance(4), random_performance(5)
-    generator = np.random.default_rng(0)
-    tables = [t.set_index(["target", "donor", "seed"])["performance"].unstack("seed") for t in (before, after)]
+def test_cells_that_are_harmed_count_in_full():
+    performance = random_performance(0, noise=0.001)
+    hurt = (performance["target"] == "de") & (performance["donor"] == "ca")
+    performance.loc[hurt, "performance"] -= 0.12
+    row = transfer_change(performance, performance)["before"]
+    assert row["harm"] == pytest.approx(0.12 / 6, abs=0.001)
+    assert row["relative_harm"] == pytest.approx(0.2, abs=0.01)
 
-    def harm(table, seeds):
-        mean = table[seeds].mean(axis=1)
-        cross = [mean[i, j] - mean[i, ""] for i, j in product(("de", "ca", "tr"), repeat=2) if i != j]
-        return -sum(min(gain, 0) for gain in cross) / len(cross)
 
-    draws = [list(generator.choice(6, 6)) for _ in range(400)]
-    changes = [harm(tables[1], seeds) - harm(tables[0], seeds) for seeds in draws]
+def test_a_method_that_halves_all_gains_has_taken_no_relative_harm_out():
+    before = random_performance(6)
+    alone = before[before["donor"] == ""].set_index(["target", "seed"])["performance"]
+    alone = alone.loc[list(zip(before["target"], before["seed"], strict=True))].to_numpy()
+    after = before.assign(performance=alone + (before["performance"] - alone) / 2)
     table = transfer_change(before, after)
-    assert table.loc["harm", "change"] == pytest.approx(harm(tables[1], range(6)) - harm(tables[0], range(6)))
-    assert table.loc["harm", "standard_error"] == pytest.approx(np.std(changes, ddof=1) * math.sqrt(6 / 5), rel=0.15)
+    assert table.loc["harm", "after"] == pytest.approx(table.loc["harm", "before"] / 2) and table.loc["harm", "change"]
+    assert table.loc["relative_harm", ["change", "standard_error"]].abs().max() < 1e-12
+
+
+def test_without_a_self_gain_there_is_no_relative_harm():
+    with_gain, without = random_performance(0), random_performance(0, self_gain=-0.3)
+    table = transfer_change(with_gain, without)
+    assert np.isfinite(table.drop("relative_harm")).all(axis=None)
+    assert np.isfinite(table.loc["relative_harm", "before"])
+    assert table.loc["relative_harm", ["after", "change", "standard_error"]].isna().all()
 
 
 def test_rows_in_any_order_and_languages_in_any_order_give_the_same_change():
-    plain = transfer_change(BEFORE, AFTER, 50)
-    pd.testing.assert_frame_equal(plain, transfer_change(BEFORE, AFTER.iloc[::-1], 50))
-    pd.testing.assert_frame_equal(plain, transfer_change(BEFORE.iloc[::-1], AFTER, 50), rtol=1e-9)
+    plain = transfer_change(BEFORE, AFTER)
+    pd.testing.assert_frame_equal(plain, transfer_change(BEFORE, AFTER.iloc[::-1]))
+    pd.testing.assert_frame_equal(plain, transfer_change(BEFORE.iloc[::-1], AFTER))
 
 
-def test_one_seed_has_a_change_without_a_standard_error():
-    table = transfer_change(BEFORE.query("seed == 0"), AFTER.query("seed == 0"))
+def test_two_seeds_have_a_change_without_a_standard_error():
+    two = [table.query("seed != 2") for table in (BEFORE, AFTER)]
+    table = transfer_change(*two)
     assert table["standard_error"].isna().all()
-    assert table.loc["harm", "change"] == pytest.approx((0.01 + 0.04) / 2 - 0.03 / 2)
+    np.testing.assert_allclose(table["change"], transfer_of(two[1], [0, 1]) - transfer_of(two[0], [0, 1]), atol=1e-12)
 
 
 @pytest.mark.parametrize(
     ("before", "after", "sentence"),
     [
-        (BEFORE, AFTER.assign(seed=AFTER["seed"] + 1), r"different seeds, \[0, 1\] and \[1, 2\]"),
-        (BEFORE, AFTER.query("seed == 0"), r"different seeds, \[0, 1\] and \[0\]"),
+        (BEFORE, AFTER.assign(seed=AFTER["seed"] + 1), r"different seeds, \[0, 1, 2\] and \[1, 2, 3\]"),
+        (BEFORE, AFTER.query("seed < 2"), r"different seeds, \[0, 1, 2\] and \[0, 1\]"),
         (BEFORE, AFTER.query("target == 'de' and donor != 'ca'"), "no performance of target 'de', donor 'ca'"),
         (BEFORE.query("target == 'de' and donor != 'ca'"), AFTER, "Language 'ca' is in the second .* only"),
+        (BEFORE.query("seed == 0"), AFTER.query("seed == 0"), "run at least two seeds"),
     ],
 )
-def test_tables_of_other_seeds_or_languages_are_refused(before, after, sentence):
+def test_tables_of_other_seeds_or_languages_or_of_one_seed_are_refused(before, after, sentence):
     with pytest.raises(InputError, match=sentence) as caught:
         transfer_change(before, after)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
 
 
 # --- Sentences
 
 
-def harm(before, after, error):
+def change_of(before, after, error):
+    """The row that the sentence is of, below one that it is not of."""
     row = {"before": before, "after": after, "change": after - before, "standard_error": error}
-    return pd.DataFrame([row], index=["harm"])
+    return pd.DataFrame([{**row, "change": 9.0, "standard_error": 0.0}, row], index=["harm", "relative_harm"])
+
+
+GOES = "the harm of transfer, as a share of the mean self-gain, goes from"
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
+        (change_of(0.5, 0.2, 0.1), f"Negative transfer shrinks: {GOES} 0.500 to 0.200 (-0.300 ± 0.100)."),
+        (change_of(0.2, 0.5, 0.1), f"Negative transfer grows: {GOES} 0.200 to 0.500 (+0.300 ± 0.100)."),
         (
-            harm(0.05, 0.02, 0.01),
-            "Negative transfer shrinks: the harm goes from 0.0500 to 0.0200 (-0.0300 ± 0.0100).",
-        ),
-        (harm(0.02, 0.05, 0.01), "Negative transfer grows: the harm goes from 0.0200 to 0.0500 (+0.0300 ± 0.0100)."),
-        (
-            harm(0.05, 0.02, 0.0151),
-            "No change of negative transfer beyond two standard errors: the harm goes from 0.0500 to 0.0200 "
-            "(-0.0300 ± 0.0151).",
+            change_of(0.5, 0.2, 0.151),
+            f"No change of negative transfer beyond two standard errors: {GOES} 0.500 to 0.200 (-0.300 ± 0.151).",
         ),
         (
-            harm(0.5, 1.0, 0.25),  # two standard errors are not beyond two
-            "No change of negative transfer beyond two standard errors: the harm goes from 0.5000 to 1.0000 "
-            "(+0.5000 ± 0.2500).",
+            change_of(0.5, 1.0, 0.25),  # two standard errors are not beyond two
+            f"No change of negative transfer beyond two standard errors: {GOES} 0.500 to 1.000 (+0.500 ± 0.250).",
         ),
         (
-            harm(0.05, 0.02, math.nan),
-            "With one seed nothing can be said: the harm goes from 0.0500 to 0.0200 (-0.0300).",
+            change_of(0.5, math.nan, math.nan),
+            "With so few seeds, or without a self-gain, nothing can be said about negative transfer.",
         ),
     ],
 )
@@ -461,11 +533,37 @@ def test_sentence_of_a_change(change, sentence):
 
 def test_sentence_of_real_changes():
     performance = random_performance(0)
-    assert change_sentence(transfer_change(performance, performance, 50)).startswith("No change of negative transfer")
-    assert change_sentence(transfer_change(BEFORE.query("seed == 0"), AFTER.query("seed == 0"))).startswith("With one")
-    harmful = performance.assign(performance=performance["performance"] + 0.5 * (performance["donor"] == ""))
-    assert change_sentence(transfer_change(performance, harmful, 50)).startswith("Negative transfer grows")
-    assert change_sentence(transfer_change(harmful, performance, 50)).startswith("Negative transfer shrinks")
+    assert change_sentence(transfer_change(performance, performance)).startswith("No change of negative transfer")
+    two = performance.query("seed < 2")
+    assert change_sentence(transfer_change(two, two)).startswith("With so few seeds, or without a self-gain")
+    hurt = performance["donor"].ne("") & performance["donor"].ne(performance["target"])
+    harmful = performance.assign(performance=performance["performance"] - 0.3 * hurt)
+    assert change_sentence(transfer_change(performance, harmful)).startswith("Negative transfer grows")
+    assert change_sentence(transfer_change(harmful, performance)).startswith("Negative transfer shrinks")
+
+
+@pytest.mark.parametrize(
+    ("loss", "error", "text"),
+    [
+        (0.1, 0.04, "lose 0.100 ± 0.040 of AUC against those within a language (beyond two standard errors); "),
+        (0.5, 0.25, "lose 0.500 ± 0.250 of AUC against those within a language (within two standard errors of zero); "),
+        (-0.1, 0.04, "lose -0.100 ± 0.040 of AUC against those within a language (beyond two standard errors); "),
+        (0.1, math.nan, "lose 0.100 of AUC against those within a language; "),
+    ],
+)
+def test_sentence_of_the_cost_of_a_language(loss, error, text):
+    cost = pd.DataFrame({"auc_loss": [9.0, loss], "auc_loss_standard_error": [9.0, error]}, index=["es alone", "all"])
+    cells = pd.MultiIndex.from_product([["all", "es alone"], ["within es", "within tr", ACROSS]])
+    mismatch = pd.DataFrame({"auc_speaker_sd": [0.1, 0.15, 0.05, 9, 9, 9]}, index=cells)
+    expected = f"Model of all: trials across languages {text}between speakers the AUC differs by 0.100 (standard "
+    assert mismatch_sentence(cost, mismatch, "all") == expected + "deviation)."
+
+
+def test_sentence_of_the_cost_of_real_trials():
+    trials = random_trials()
+    text = mismatch_sentence(language_cost(trials), mismatch_table(trials), "es alone")
+    row = language_cost(trials).loc["es alone"]
+    assert text.startswith(f"Model of es alone: trials across languages lose {row['auc_loss']:.3f} ± ")
 
 
 def correlation(spearman=-0.6, p=0.01, n_left_out=0, n_permutations=5040, exact=True):

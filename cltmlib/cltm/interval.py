@@ -202,41 +202,56 @@ def dynamic_interval(curves: pd.DataFrame, tau: float = 0.05, z: float = 1.3, ep
 
 
 _CHOSEN = "dynamic_interval.json"  # in the output folder of 01_learning_curves
-_SAME = ("corpus", "encoder")  # what must agree for an interval to be taken over
 
 
 def save_chosen(folder: str | os.PathLike, params: Mapping, intervals: Mapping[str, DynamicInterval]) -> None:
     """Write the chosen interval of every task where `chosen_n_samples` looks for it."""
-    chosen = {
-        task: {"n": interval.n, "two_n": interval.two_n, "score": interval.score, "is_valid": interval.is_valid}
+    tasks = {
+        task: {
+            "n": interval.n,
+            "two_n": interval.two_n,
+            "score": interval.score,
+            "is_valid": interval.is_valid,
+            "made_with": _setting(params, task),
+        }
         for task, interval in intervals.items()
     }
     path = paths.output_folder(folder) / _CHOSEN
-    text = json.dumps({**{name: params[name] for name in _SAME}, "tasks": chosen}, indent=2) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.with_suffix(".part").write_text(text)
+        path.with_suffix(".part").write_text(json.dumps({"tasks": tasks}, indent=2) + "\n")
         os.replace(path.with_suffix(".part"), path)
     except OSError as error:
         raise InputError(f"The chosen interval cannot be written to {path.parent} ({error.strerror}).") from error
+
+
+def _setting(params: Mapping, task: str) -> dict:
+    """What has to agree for an interval to be taken over; paths without what is of one machine."""
+    names = ["corpus", "corpus_dir", "encoder", "encoder_revision", "batch_size", "learning_rate", "max_seconds"]
+    names += {"gender": ["samples_per_speaker"], "speaker": ["speakers_per_sample", "embedding_layers", "trim_db"]}[
+        task
+    ]
+    setting = {name: params.get(f"{task}_{name}") or params[name] for name in names}
+    for name in ("corpus_dir", "encoder"):
+        if setting[name] is not None:
+            setting[name] = paths.without_machine(setting[name])
+    return setting
 
 
 def chosen_n_samples(params: Mapping, task: str) -> int:
     """``n_samples`` of a notebook; for "auto", the N that notebook 01 of the same profile chose for the task.
 
     Raises:
-        InputError: notebook 01 has not run, ran with another corpus or encoder or without this task, or found no valid
-            interval.
+        InputError: notebook 01 has not run, ran with another corpus, encoder or training or without this task, or found
+            no valid interval.
     """
     if params["n_samples"] != "auto":
         return params["n_samples"]
     path = paths.output_folder(params["output_dir"]).parent / "01_learning_curves" / _CHOSEN
     where = paths.without_machine(path)
     try:
-        saved = json.loads(path.read_text())
-        other = next((name for name in _SAME if saved[name] != params[name]), None)
-        entry = saved["tasks"].get(task)
-        n, score, is_valid = (None if entry is None else entry[name] for name in ("n", "score", "is_valid"))
+        entry = json.loads(path.read_text())["tasks"].get(task)
+        made_with = entry["made_with"] if entry else {}
     except FileNotFoundError:
         raise InputError(
             f"Parameter 'n_samples' is auto, but there is no {where}: run notebook 01_learning_curves first, or give a "
@@ -244,19 +259,20 @@ def chosen_n_samples(params: Mapping, task: str) -> int:
         ) from None
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise InputError(f"{where} cannot be read ({error}): run notebook 01_learning_curves again.") from error
-    if other:
-        raise InputError(
-            f"Parameter 'n_samples' is auto, but {where} was made with {other} {saved[other]!r} and not "
-            f"{params[other]!r}: run notebook 01_learning_curves with the same, or give a number."
-        )
     if entry is None:
         raise InputError(f"Parameter 'n_samples' is auto, but {where} holds no interval for {task}: give a number.")
-    if not is_valid:
+    for name, value in _setting(params, task).items():
+        if made_with.get(name) != value:
+            raise InputError(
+                f"Parameter 'n_samples' is auto, but {where} was made with {name} {made_with.get(name)!r} and not "
+                f"{value!r}: run notebook 01_learning_curves with the same, or give a number."
+            )
+    if not entry["is_valid"]:
         raise InputError(
-            f"Parameter 'n_samples' is auto, but no interval of {task} in {where} is valid (best: N = {n}, "
-            f"median CI_min {score:.2f} below 1): measure other N or more seeds there, or give a number."
+            f"Parameter 'n_samples' is auto, but no interval of {task} in {where} is valid (best: N = {entry['n']}, "
+            f"median CI_min {entry['score']:.2f} below 1): measure other N or more seeds there, or give a number."
         )
-    return n
+    return entry["n"]
 
 
 def _scores(table: pd.DataFrame, tau: float, z: float, epsilon: float) -> pd.DataFrame:

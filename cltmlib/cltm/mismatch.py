@@ -131,24 +131,24 @@ def language_cost(trials: pd.DataFrame) -> pd.DataFrame:
     return table.assign(n_seeds=loss.size())
 
 
-def transfer_change(before: pd.DataFrame, after: pd.DataFrame, n_resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
+def transfer_change(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     """Whether a change of the method, here subtracting each language's mean embedding, takes harm out of transfer.
 
-    Gains are in units of the performance, so that no ratio is undefined. Noise alone makes half of all gains of zero
-    negative, before and after alike; the change is what counts.
+    Gains are in units of the performance, so that no ratio is undefined. ``harm`` asks how much is lost in the cells
+    that hurt: cells with a negative mean cross-gain over all seeds but one are judged on that one, so that cells that
+    are negative by chance count for nothing in the mean, however noisy they are. ``relative_harm`` divides by the mean
+    self-gain: a method that makes all gains smaller alike has not taken harm out of transfer.
 
     Args:
         before, after: performance tables of the same cells and seeds, see `cross_lingual_transfer_matrix`.
-        n_resamples: bootstrap resamples of seeds, the same for both tables.
-        seed: of the resampling.
 
     Returns:
-        Index: performance_alone, self_gain, cross_gain (means over languages), negative_share (of the cross-gains),
-        harm (mean of the negative parts of the cross-gains). Columns before, after, change, and standard_error of the
-        change (NaN with one seed).
+        Index: performance_alone, self_gain, cross_gain (means over languages), negative_share (of the mean
+        cross-gains), harm, relative_harm. Columns before, after, change, and standard_error of the change, by the
+        jackknife over seeds (NaN with fewer than three).
 
     Raises:
-        InputError: the tables do not hold the same languages and seeds.
+        InputError: the tables do not hold the same languages and seeds, or fewer than two seeds.
     """
     languages, seeds, cube = _performance_cube(before, None)
     if more := set(_performance_cube(after, None)[0]) - set(languages):
@@ -156,24 +156,36 @@ def transfer_change(before: pd.DataFrame, after: pd.DataFrame, n_resamples: int 
     other = _performance_cube(after, languages)
     if other[1] != seeds:
         raise InputError(f"The two performance tables have different seeds, {seeds} and {other[1]}: run both alike.")
-    cubes = np.stack([cube, other[2]])  # (table, target, 1 + donor, seed)
-    n_seeds = len(seeds)
-    names = ["performance_alone", "self_gain", "cross_gain", "negative_share", "harm"]
-    observed = np.array([_statistics(of.mean(axis=-1)) for of in cubes])
-    table = pd.DataFrame(observed.T, index=names, columns=["before", "after"])
+    if len(seeds) < 2:
+        raise InputError("The harm of transfer is judged on seeds left out: run at least two seeds.")
+    cubes = [cube, other[2]]  # (target, 1 + donor, seed)
+    table = pd.DataFrame({name: _transfer(of) for name, of in zip(("before", "after"), cubes, strict=True)})
     table["change"] = table["after"] - table["before"]
     table["standard_error"] = np.nan
-    if n_seeds > 1:
-        generator = np.random.default_rng(seed)
-        weights = generator.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=n_resamples) / n_seeds
-        changes = [np.subtract(*(_statistics(of @ w) for of in cubes[::-1])) for w in weights]
-        table["standard_error"] = np.std(changes, axis=0, ddof=1) * np.sqrt(n_seeds / (n_seeds - 1))
+    n = len(seeds)
+    if n > 2:
+        left_out = [[_transfer(np.delete(of, k, axis=-1)) for of in cubes] for k in range(n)]
+        changes = pd.DataFrame([after - before for before, after in left_out])
+        table["standard_error"] = np.sqrt((n - 1) * changes.var(ddof=0))
     return table
 
 
-def _statistics(mean: np.ndarray) -> np.ndarray:
-    """The five numbers of one table of means, (target, 1 + donor)."""
-    gains = mean[:, 1:] - mean[:, :1]
-    own = np.eye(len(mean), dtype=bool)
-    cross = gains[~own]
-    return np.array([mean[:, 0].mean(), gains[own].mean(), cross.mean(), (cross < 0).mean(), -cross.clip(max=0).mean()])
+def _transfer(cube: np.ndarray) -> pd.Series:
+    """The numbers of one table, (target, 1 + donor, seed)."""
+    n_seeds = cube.shape[-1]
+    gains = cube[:, 1:] - cube[:, :1]
+    own = np.eye(len(cube), dtype=bool)
+    cross = gains[~own]  # (cell, seed)
+    others = (cross.sum(axis=1, keepdims=True) - cross) / (n_seeds - 1)
+    harm = -np.where(others < 0, cross, 0.0).mean()
+    self_gain = gains[own].mean()
+    return pd.Series(
+        {
+            "performance_alone": cube[:, 0].mean(),
+            "self_gain": self_gain,
+            "cross_gain": cross.mean(),
+            "negative_share": (cross.mean(axis=1) < 0).mean(),
+            "harm": harm,
+            "relative_harm": harm / self_gain if self_gain > 0 else np.nan,
+        }
+    )

@@ -98,12 +98,14 @@ def correlation_sentence(correlation: DistanceTransferCorrelation) -> str:
 
 
 def change_sentence(change: pd.DataFrame) -> str:
-    """Whether negative transfer shrinks, in one sentence: the change of ``harm`` against twice its standard error."""
-    before, after, difference, error = change.loc["harm", ["before", "after", "change", "standard_error"]]
-    size = f"the harm goes from {before:.4f} to {after:.4f} ({difference:+.4f}"
+    """Whether negative transfer shrinks, in one sentence: ``relative_harm`` against twice its standard error."""
+    before, after, difference, error = change.loc["relative_harm", ["before", "after", "change", "standard_error"]]
     if not np.isfinite(error):
-        return f"With one seed nothing can be said: {size})."
-    size += f" \N{PLUS-MINUS SIGN} {error:.4f})"
+        return "With so few seeds, or without a self-gain, nothing can be said about negative transfer."
+    size = (
+        f"the harm of transfer, as a share of the mean self-gain, goes from {before:.3f} to {after:.3f} "
+        f"({difference:+.3f} \N{PLUS-MINUS SIGN} {error:.3f})"
+    )
     if abs(difference) <= 2 * error:
         return f"No change of negative transfer beyond two standard errors: {size}."
     return f"Negative transfer {'shrinks' if difference < 0 else 'grows'}: {size}."
@@ -119,10 +121,11 @@ def mismatch_sentence(cost: pd.DataFrame, mismatch: pd.DataFrame, model: str) ->
     """
     loss, error = cost.loc[model, ["auc_loss", "auc_loss_standard_error"]]
     spread = mismatch.loc[model, "auc_speaker_sd"].mean()
-    verdict = ""
-    if np.isfinite(error):
+    size, verdict = f"{loss:.3f}", ""
+    if np.isfinite(error):  # with one seed there is none
+        size += f" \N{PLUS-MINUS SIGN} {error:.3f}"
         verdict = " (beyond two standard errors)" if abs(loss) > 2 * error else " (within two standard errors of zero)"
     return (
-        f"Model of {model}: trials across languages lose {loss:.3f} \N{PLUS-MINUS SIGN} {error:.3f} of AUC against "
-        f"those within a language{verdict}; between speakers the AUC differs by {spread:.3f} (standard deviation)."
+        f"Model of {model}: trials across languages lose {size} of AUC against those within a language{verdict}; "
+        f"between speakers the AUC differs by {spread:.3f} (standard deviation)."
     )

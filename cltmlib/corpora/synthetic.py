@@ -95,7 +95,7 @@ def _job(language: str, n_speakers: int, n_utterances: int, seed: int, shared_sp
                 "name": name,
                 "gender": gender,
                 "split": split,
-                "voice_seed": [seed, index] if shared_speakers else here,
+                "voice_seed": [seed, index, 0, 2] if shared_speakers else here,  # not the stream of the plans
                 "seed": [*here, 1],  # rooms and moods are of the clip, also where the voice is shared
                 "utterances": [
                     {"file": f"{language}-{person}-{k:03d}.flac", "plan": list(plan)} for k, plan in enumerate(plans)

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -91,9 +92,16 @@ def plan_training(
         label: the training in words.
     """
     train = tuple(sorted(train))
-    tests = {name: tuple(sorted(ids)) for name, ids in sorted(tests.items())}
+    tests = {name: _sorted(ids) for name, ids in sorted(tests.items())}
     content = config((*train, *(i for ids in tests.values() for i in ids))) if callable(config) else config
     return Training(task, train, tests, seed, content, label)
+
+
+def _sorted(ids: Sequence[str]) -> tuple[str, ...]:
+    """The ids as a sorted tuple: the same object where they are one, for thousands of trainings share a test set."""
+    if isinstance(ids, tuple) and all(a <= b for a, b in itertools.pairwise(ids)):
+        return ids
+    return tuple(sorted(ids))
 
 
 @dataclass(frozen=True)

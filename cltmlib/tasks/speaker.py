@@ -6,13 +6,14 @@ L2-normalised; the score of a trial is the cosine.
 """
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score, roc_curve
 from torch.nn.functional import normalize
 
+from cltmlib.corpora import GENDERS
 from cltmlib.encoders import encode, masked_mean
 from cltmlib.errors import InputError
 from cltmlib.subsets import draw_trials
@@ -52,8 +53,11 @@ def evaluate(predict, training, rows) -> dict[str, dict]:
 
     ``auc_centred`` and ``eer_centred`` are the same after each language's mean embedding, taken over the training clips
     of that language alone, is subtracted; they are missing where the training has no clip of the language. A training
-    with ``keep_embeddings`` in its config (a number) gives the embeddings of that many clips of a language too, see
-    `embeddings`.
+    with ``keep_embeddings`` in its config (test set -> a number of clips per gender, or None for all) gives embeddings
+    too, see `embeddings`.
+
+    Choice: the trials of a test set are the same for all seeds, as they are for all models in the authors' code, so
+    that seeds differ by training sets and training alone.
 
     Raises:
         InputError: the embeddings of a language are all the same, or no trials can be drawn from it.
@@ -73,8 +77,9 @@ def evaluate(predict, training, rows) -> dict[str, dict]:
         if own:
             centred = metrics(vectors - np.mean(own, axis=0, dtype=np.float64), trials)
             results[language].update({f"{name}_centred": value for name, value in centred.items()})
-        if most := training.config.get("keep_embeddings"):
-            results[language]["embeddings"] = _pack(ids, vectors, [rows[u]["language"] for u in ids], most)
+        kept = training.config.get("keep_embeddings", {})
+        if language in kept:
+            results[language]["embeddings"] = _pack(ids, vectors, rows, kept[language])
     return results
 
 
@@ -120,16 +125,31 @@ def equal_error_rate(same_speaker, scores) -> float:
     return float(accepted[k - 1] + share * (accepted[k] - accepted[k - 1]))
 
 
-def _pack(ids: Sequence[str], vectors: np.ndarray, languages: Sequence[str], most: int) -> dict:
-    """Embeddings of up to ``most`` clips of each language as plain JSON: ids, and float16 in base64."""
-    kept = []
-    for language in sorted(set(languages)):
-        names = [u for u, code in zip(ids, languages, strict=True) if code == language]
-        kept += shuffled(names, 0)[:most]  # the first of the list would all be of a few speakers
-    kept.sort()
+def _pack(ids: Sequence[str], vectors: np.ndarray, rows: Mapping[str, Mapping], most: int | None) -> dict:
+    """Embeddings as plain JSON: ids, and float16 in base64.
+
+    With ``most``, equally many clips of both genders (at most so many), a first of every speaker before a second of
+    any: a centroid must not be that of one gender or of one prolific speaker.
+    """
+    kept = list(ids)
+    if most is not None:
+        queues = [_by_turns([u for u in ids if rows[u]["gender"] == gender], rows) for gender in GENDERS]
+        n = min(most, *map(len, queues))
+        kept = sorted(u for queue in queues for u in queue[:n])
     row = {u: k for k, u in enumerate(ids)}
     values = vectors[[row[u] for u in kept]].astype("<f2")
     return {"ids": kept, "float16": base64.b64encode(values.tobytes()).decode("ascii")}
+
+
+def _by_turns(ids: Sequence[str], rows: Mapping[str, Mapping]) -> list[str]:
+    """Clips in an order that takes one of every speaker, then a second, and so on."""
+    n_taken: dict[str, int] = {}
+    turns = []
+    for order, u in enumerate(shuffled(ids, 0)):
+        speaker = rows[u]["speaker"]
+        n_taken[speaker] = n_taken.get(speaker, 0) + 1
+        turns.append((n_taken[speaker], order, u))
+    return [u for *_, u in sorted(turns)]
 
 
 def embeddings(result: dict) -> tuple[list[str], np.ndarray]:
