@@ -220,6 +220,8 @@ Correct or remove it and start again.
             f"Parameter 'corpus_dir' is {values['corpus_dir']!r} but 'corpus' is 'synthetic': "
             "set corpus to common_voice, or corpus_dir to null."
         )
+    if notebook == "01_learning_curves" and not (values["gender_n_samples"] or values["speaker_n_samples"]):
+        raise InputError("Parameters 'gender_n_samples' and 'speaker_n_samples' are both empty: give sizes for a task.")
     if notebook in _COMPARED and len(values["seeds"]) < 2:
         raise InputError(
             f"Parameter 'seeds' of notebook {notebook} needs two or more: its standard errors are over seeds."
@@ -432,7 +434,7 @@ def _languages(name: str, value: Any) -> tuple[str, ...]:
             )
     _refuse_repeats(name, languages)
     if len(languages) < 2:
-        raise InputError(f"Parameter {name!r} is {languages}: a transfer matrix needs at least two languages.")
+        raise InputError(f"Parameter {name!r} is {languages}: give at least two languages.")
     return tuple(languages)
 
 
