@@ -416,7 +416,7 @@ def test_the_interval_that_was_chosen_is_what_auto_means(outputs):
 
 
 def test_of_a_path_only_what_is_not_of_the_machine_is_kept_and_compared(tmp_path):
-    params = {**PARAMS, "corpus": "common_voice", "corpus_dir": "/home/someone/cv", "encoder": "/home/someone/hubert"}
+    params = {**PARAMS, "corpus": "common_voice", "corpus_dir": "/disk/someone/cv", "encoder": "/disk/someone/hubert"}
     save_chosen(tmp_path / "01_learning_curves", params, {"gender": dynamic_interval(BY_HAND)})
     assert "someone" not in (tmp_path / "01_learning_curves" / "dynamic_interval.json").read_text()
     moved = {**params, "corpus_dir": "/data/cv", "output_dir": str(tmp_path / "02_gr_cltm")}
