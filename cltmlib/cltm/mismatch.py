@@ -81,10 +81,8 @@ def mismatch_table(trials: pd.DataFrame) -> pd.DataFrame:
                 "model": model,
                 "condition": condition,
                 "seed": seed,
-                "auc": roc_auc_score(target, part["score"]),
+                **_separation(part),
                 "eer": equal_error_rate(target, part["score"]),
-                "target_score": part.loc[target, "score"].mean(),
-                "non_target_score": part.loc[~target, "score"].mean(),
                 "auc_speaker_sd": np.std(by_speaker, ddof=1) if len(by_speaker) > 1 else np.nan,
             }
         )
@@ -104,24 +102,13 @@ def language_cost(trials: pd.DataFrame) -> pd.DataFrame:
         Index model; columns auc_loss, target_shift and non_target_shift (within minus across), each followed by its
         standard error over seeds, and n_seeds.
     """
-    from sklearn.metrics import roc_auc_score
-
-    def summary(part: pd.DataFrame) -> pd.Series:
-        target = part["same_speaker"]
-        return pd.Series(
-            {
-                "auc_loss": roc_auc_score(target, part["score"]),
-                "target_shift": part.loc[target, "score"].mean(),
-                "non_target_shift": part.loc[~target, "score"].mean(),
-            }
-        )
-
+    names = {"auc": "auc_loss", "target_score": "target_shift", "non_target_score": "non_target_shift"}
     if trials.empty:
-        losses = ["auc_loss", "target_shift", "non_target_shift"]
-        columns = [column for loss in losses for column in (loss, f"{loss}_standard_error")]
+        columns = [column for loss in names.values() for column in (loss, f"{loss}_standard_error")]
         return pd.DataFrame(columns=[*columns, "n_seeds"], index=pd.Index([], name="model"))
     keys = ["model", "seed", "condition"]
-    by_condition = trials.groupby(keys, sort=False)[["same_speaker", "score"]].apply(summary)
+    groups = trials.groupby(keys, sort=False)[["same_speaker", "score"]]
+    by_condition = groups.apply(lambda part: pd.Series(_separation(part))).rename(columns=names)
     is_across = by_condition.index.get_level_values("condition") == "across languages"
     within = by_condition[~is_across].groupby(["model", "seed"], sort=False).mean()
     loss = (within - by_condition[is_across].droplevel("condition")).groupby("model", sort=False)
@@ -129,6 +116,18 @@ def language_cost(trials: pd.DataFrame) -> pd.DataFrame:
     for name, error in loss.sem(ddof=1).items():
         table.insert(table.columns.get_loc(name) + 1, f"{name}_standard_error", error)
     return table.assign(n_seeds=loss.size())
+
+
+def _separation(part: pd.DataFrame) -> dict[str, float]:
+    """AUC and mean scores of the trials of one model, condition and seed."""
+    from sklearn.metrics import roc_auc_score
+
+    target = part["same_speaker"]
+    return {
+        "auc": roc_auc_score(target, part["score"]),
+        "target_score": part.loc[target, "score"].mean(),
+        "non_target_score": part.loc[~target, "score"].mean(),
+    }
 
 
 def transfer_change(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
