@@ -3,7 +3,7 @@
 import importlib
 import inspect
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -48,17 +48,26 @@ def load_corpus(name: str, **options) -> "Dataset":
     return load(**options)
 
 
-def from_params(params: Mapping) -> "Dataset":
-    """Load the corpus that a notebook's parameters name (``corpus``, ``corpus_dir``, ``languages``, ...)."""
+def from_params(params: Mapping, templates: Sequence[str] | None = None) -> "Dataset":
+    """Load the corpus that a notebook's parameters name (``corpus``, ``corpus_dir``, ``languages``, ...).
+
+    Args:
+        params: also with ``low_resource_language``, which is loaded after the others.
+        templates: kinds of sentences of the synthetic corpus; None for all.
+    """
+    languages = list(params["languages"])
+    if "low_resource_language" in params:
+        languages.append(params["low_resource_language"])
     if params["corpus"] == "synthetic":
         return load_corpus(
             "synthetic",
-            languages=params["languages"],
+            languages=languages,
             speakers_per_language=params["speakers_per_language"],
             utterances_per_speaker=params["utterances_per_speaker"],
             seed=params["corpus_seed"],
+            **({} if templates is None else {"templates": templates}),
         )
-    return load_corpus(params["corpus"], root=paths.corpus_folder(params["corpus_dir"]), languages=params["languages"])
+    return load_corpus(params["corpus"], root=paths.corpus_folder(params["corpus_dir"]), languages=languages)
 
 
 def shared_speakers(params: Mapping) -> pd.DataFrame:

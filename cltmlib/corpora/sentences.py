@@ -12,6 +12,7 @@ import functools
 import hashlib
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from babel import Locale
@@ -20,6 +21,7 @@ from cltmlib.errors import InputError
 
 Plan = tuple[str | int, ...]
 TEMPLATES = ("measure", "two_measures", "price", "journey", "languages", "meeting", "date")
+COUNTS = ("count",)  # a domain that small recognisers can learn: a number below 100 and a unit, 1274 sentences
 
 # Named by hand, not all of CLDR: whole, everyday units that can be counted and are spoken without symbols.
 UNITS = (
@@ -170,18 +172,18 @@ def _has(locale: Locale, kind: str, code: str) -> bool:
     return bool(name) and len(name) <= 24 and _speakable(name, locale)
 
 
-def draw_plan(rng, split: str | None = None) -> Plan:
-    """Draw one plan with numpy generator ``rng``; with ``split``, one that belongs to it.
+def draw_plan(rng, split: str | None = None, templates: Sequence[str] = TEMPLATES) -> Plan:
+    """Draw one plan of these ``templates`` with numpy generator ``rng``; with ``split``, one that belongs to it.
 
     A plan belongs to exactly one split (by its hash: 80 % train, 10 % dev, 10 % test), so test sentences are unseen.
     """
     while True:
-        plan = _draw(rng)
+        plan = _draw(rng, templates)
         if split is None or plan_split(plan) == split:
             return plan
 
 
-def _draw(rng) -> Plan:
+def _draw(rng, templates: Sequence[str]) -> Plan:
     codes = inventory()
 
     def pick(kind: str) -> str:
@@ -190,9 +192,10 @@ def _draw(rng) -> Plan:
     def number(high: int = 1000) -> int:
         return int(rng.integers(2, high))
 
-    template = TEMPLATES[rng.integers(len(TEMPLATES))]
+    template = templates[rng.integers(len(templates))]
     body: tuple[str | int, ...] = {
         "measure": lambda: (pick("territory"), number(), pick("unit")),
+        "count": lambda: (number(100), pick("unit")),
         "two_measures": lambda: (number(100), pick("unit"), number(100), pick("unit")),
         "price": lambda: (number(), pick("currency"), pick("territory")),
         "journey": lambda: (int(rng.integers(7)), number(), "length-kilometer", number(60), "duration-minute"),
@@ -238,6 +241,7 @@ def realise(plan: Plan, language: str) -> str:
     template, *v = plan
     parts = {
         "measure": lambda: (name("territory", v[0]), measure(v[1], v[2])),
+        "count": lambda: (measure(v[0], v[1]),),
         "two_measures": lambda: (listed(measure(v[0], v[1]), measure(v[2], v[3])),),
         "price": lambda: (f"{v[0]} {name('currency', v[1])}", name("territory", v[2])),
         "journey": lambda: (name("weekday", v[0]), measure(v[1], v[2]), measure(v[3], v[4])),

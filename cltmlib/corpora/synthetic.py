@@ -36,6 +36,7 @@ def load(
     seed: int = 0,
     cache_dir: str | os.PathLike | None = None,
     shared_speakers: bool = False,
+    templates: Sequence[str] = sentences.TEMPLATES,
 ):
     """Make (once) and load the synthetic corpus.
 
@@ -47,6 +48,7 @@ def load(
         shared_speakers: the same people, all in the test split, speak every language; otherwise nobody speaks two.
         cache_dir: where clips are kept; by default the user's cache folder. Each language is a folder of its own, keyed
             by all that decides its audio and renamed into place when complete: an interrupted call leaves nothing.
+        templates: what kind of sentences are read: `sentences.TEMPLATES`, or the narrow domain `sentences.COUNTS`.
 
     Returns:
         A `datasets.Dataset` of utterance rows (columns of `cltmlib.corpora`).
@@ -62,7 +64,7 @@ def load(
         raise InputError(f"utterances_per_speaker must be at least 1, not {utterances_per_speaker}.")
     root = Path(cache_dir).expanduser() if cache_dir else user_cache_path("cltm") / "synthetic"
     sizes = (speakers_per_language, utterances_per_speaker)
-    jobs = [_job(language, *sizes, seed, shared_speakers) for language in languages]
+    jobs = [_job(language, *sizes, seed, shared_speakers, tuple(templates)) for language in languages]
     folders = [root / f"{job['language']}-{_job_key(job)}" for job in jobs]
     missing = [(job, folder) for job, folder in zip(jobs, folders, strict=True) if not folder.exists()]
     if missing:
@@ -78,7 +80,9 @@ def split_of_pair(pair: int, n_pairs: int) -> str:
     return "train" if pair < n_train else "dev" if pair < n_train + n_dev else "test"
 
 
-def _job(language: str, n_speakers: int, n_utterances: int, seed: int, shared_speakers: bool) -> dict:
+def _job(
+    language: str, n_speakers: int, n_utterances: int, seed: int, shared_speakers: bool, templates: tuple[str, ...]
+) -> dict:
     """Everything the speaking process needs; drawn here so that it depends on the parameters alone."""
     speakers = []
     for index in range(n_speakers):
@@ -89,7 +93,7 @@ def _job(language: str, n_speakers: int, n_utterances: int, seed: int, shared_sp
         person = f"{gender[0]}{index // 2:03d}"
         name = person if shared_speakers else f"{language}-{person}"
         here = [seed, index, zlib.crc32(language.encode())]
-        plans = [sentences.draw_plan(rng, split) for _ in range(n_utterances)]
+        plans = [sentences.draw_plan(rng, split, templates) for _ in range(n_utterances)]
         speakers.append(
             {
                 "name": name,
@@ -102,8 +106,9 @@ def _job(language: str, n_speakers: int, n_utterances: int, seed: int, shared_sp
                 ],
             }
         )
-    # A prefix of their own, so that a waveform store can hold both kinds of clips.
-    prefix = "shared-" if shared_speakers else ""
+    # A prefix of their own, so that a waveform store can hold all kinds of clips.
+    kinds = () if templates == sentences.TEMPLATES else templates
+    prefix = "".join(f"{kind}-" for kind in ("shared",) * shared_speakers + kinds)
     return {"version": VERSION, "language": language, "seed": seed, "prefix": prefix, "speakers": speakers}
 
 
