@@ -66,34 +66,42 @@ def _list(arguments: argparse.Namespace) -> None:
 
 
 def _pretraining(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--folder", metavar="DIR", help="where the model goes (default: cltmlib/models/mini-hubert)")
+    parser.add_argument("model", choices=("mini-hubert", "mini-whisper"), help="which stand-in")
+    parser.add_argument("--folder", metavar="DIR", help="where the model goes (default: cltmlib/models/MODEL)")
     parser.add_argument(
-        "--compare", action="store_true", help="do not pretrain; measure what it buys against random initialisation"
+        "--compare",
+        action="store_true",
+        help="mini-hubert: only measure what it buys against random weights",
     )
 
 
 def _pretrain(arguments: argparse.Namespace) -> None:
     from pathlib import Path
 
-    from cltmlib import encoders, pretrain, study
+    from cltmlib import checkpoints, study
+    from cltmlib.pretrain import hubert, whisper
 
-    folder = Path(arguments.folder) if arguments.folder else encoders.STAND_INS / "mini-hubert"
-    if arguments.compare:
-        names = (str(folder), f"{encoders.RANDOM_PREFIX}{folder}")
+    folder = Path(arguments.folder) if arguments.folder else checkpoints.STAND_INS / arguments.model
+    if arguments.model == "mini-whisper":
+        if arguments.compare:
+            raise InputError("--compare is for mini-hubert: notebook 04 tells what mini-whisper can do.")
+        print("word error rate:", whisper.make_stand_in(folder, whisper.Recipe()))
+    elif arguments.compare:
+        names = (str(folder), f"{checkpoints.RANDOM_PREFIX}{folder}")
         params = study.configure("mini", "02_gr_cltm").as_dict()
-        table = pretrain.what_it_buys(params, names, pretrain.COMPARED_N_SAMPLES)
+        table = hubert.what_it_buys(params, names, hubert.COMPARED_N_SAMPLES)
         table["encoder"] = table["encoder"].map(dict(zip(names, ("pretrained", "random"), strict=True)))
         table.to_csv(folder / "gain.csv", index=False, float_format="%.4f")
         print(table.to_string(index=False))
     else:
-        print(pretrain.make_stand_in(folder, pretrain.Recipe())[-1])
+        print(hubert.make_stand_in(folder, hubert.Recipe())[-1])
 
 
 COMMANDS: dict[str, Command] = {
     "run": Command("execute notebooks, resuming what is unfinished", _profile_and_parameters("mini"), _run),
     "plan": Command("tell trainings, time and disk before anything starts", _profile_and_parameters("paper"), _plan),
     "list": Command("tell what is finished; with --notebook, its parameters", _selection, _list),
-    "pretrain": Command("make the stand-in encoder anew, or measure what it buys", _pretraining, _pretrain),
+    "pretrain": Command("make a stand-in model anew, or measure what it buys", _pretraining, _pretrain),
 }
 
 EXAMPLES = """\

@@ -6,26 +6,16 @@ statistics are taken over the frames of the clip alone, and the attention mask d
 """
 
 import copy
-import hashlib
-import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoFeatureExtractor, HubertModel
-from transformers.utils import cached_file
-from transformers.utils import logging as transformers_logging
-from transformers.utils.hub import extract_commit_hash
+from transformers import HubertModel
 
+from cltmlib import checkpoints
 from cltmlib.errors import InputError
-from cltmlib.repeatable import pin_instruction_set
-
-STAND_INS = Path(__file__).parent / "models"  # small pretrained models kept with the library
-RANDOM_PREFIX = "random:"
 
 
 class ValidGroupNorm(nn.GroupNorm):
@@ -93,74 +83,17 @@ def load_encoder(name: str, revision: str | None = None) -> Encoder:
     Raises:
         InputError: it is not there, not a HuBERT, lacks feature extractor settings, or its weights are incomplete.
     """
-    pin_instruction_set()
-    random_init = name.startswith(RANDOM_PREFIX)
-    name = name.removeprefix(RANDOM_PREFIX)
-    source = STAND_INS / name if (STAND_INS / name).is_dir() else Path(name).expanduser()
-    local = source.is_dir()
-    where = str(source) if local else name
-    stand_ins = ", ".join(sorted(path.name for path in STAND_INS.glob("*")))
-    nowhere = InputError(
-        f"Encoder {name!r} cannot be loaded: it is neither a stand-in ({stand_ins}), nor a folder with config.json and "
-        "preprocessor_config.json, nor a model on the Hub that is cached or reachable from here."
-    )
-    if not local and "/" not in name:  # a Hub name has an owner; asking for one without would only wait for the network
-        raise nowhere
-    try:
-        if not local:  # fixed here, so that every process of a sweep loads the weights that the keys name
-            revision = extract_commit_hash(cached_file(name, "config.json", revision=revision), None)
-        options = {} if local else {"revision": revision}
-        config = AutoConfig.from_pretrained(where, **options)
-        feature_extractor = AutoFeatureExtractor.from_pretrained(where, **options)
-    except (OSError, ValueError) as error:
-        raise nowhere from error
-    if config.model_type != "hubert":
-        raise InputError(f"Encoder {name!r} is a {config.model_type!r} model; this study needs a 'hubert' one.")
-    model = _load_weights(where, name, options)
-    fingerprint = _folder_digest(source) if local else f"{name}@{revision}"
-    prefix = RANDOM_PREFIX if random_init else ""
-    shown = source.name if local else name
-    return Encoder(
-        prefix + shown,
-        _padding_invariant(model),
-        feature_extractor,
-        prefix + fingerprint,
-        None if local else revision,
-        random_init,
-    )
-
-
-def _load_weights(where: str, name: str, options: dict) -> HubertModel:
-    """Load all weights or none: transformers fills what a checkpoint lacks with random numbers and a log line."""
-    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        model, report = HubertModel.from_pretrained(where, dtype=torch.float32, output_loading_info=True, **options)
-    except (OSError, RuntimeError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"Encoder {name!r} has a configuration but no readable weights: {reason}") from error
-    finally:
-        transformers_logging.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()
+    found = checkpoints.find(name, revision, "hubert")
     # The mask embedding serves SpecAugment alone; some published checkpoints come without it.
-    missing = set(report["missing_keys"]) - {"masked_spec_embed"}
-    if missing:
-        raise InputError(
-            f"Encoder {name!r} lacks {len(missing)} of its weights, such as {min(missing)}; download it again, "
-            "or name a complete HubertModel."
-        )
-    return model
-
-
-def _folder_digest(folder: Path) -> str:
-    """Digest of what decides the encoder's output: settings and weights, not the folder's name or its notes."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*")):
-        if path.name in ("config.json", "preprocessor_config.json") or path.suffix in (".safetensors", ".bin"):
-            digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return f"sha256:{digest.hexdigest()[:16]}"
+    model = found.weights(HubertModel, may_lack=["masked_spec_embed"])
+    return Encoder(
+        found.name,
+        _padding_invariant(model),
+        found.feature_extractor,
+        found.fingerprint,
+        found.revision,
+        found.random_init,
+    )
 
 
 def _padding_invariant(model: HubertModel) -> HubertModel:

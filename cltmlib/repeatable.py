@@ -21,3 +21,14 @@ def use_deterministic_kernels() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def flush_denormals() -> None:
+    """Make this thread's CPU take numbers below 1e-38 for zero.
+
+    On silent padding a trained attention model meets many of them, and each costs over a hundred cycles: a training
+    step of the small Whisper took 3 s instead of 0.6 s.
+    """
+    import torch
+
+    torch.set_flush_denormal(True)

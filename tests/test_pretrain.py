@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from cltmlib import encoders, pretrain
-from cltmlib.pretrain import Recipe, masked_prediction, mfcc_features, stand_in_config, units_of
+from cltmlib import checkpoints, encoders
+from cltmlib.pretrain import hubert
+from cltmlib.pretrain.hubert import Recipe, masked_prediction, mfcc_features, stand_in_config, units_of
 from cltmlib.testing import common_voice_folder, sine_utterance
 from tests.test_encoders import EXTRACTOR, tiny_hubert
 
-STAND_IN = encoders.STAND_INS / "mini-hubert"
+STAND_IN = checkpoints.STAND_INS / "mini-hubert"
 TINY = Recipe(n_steps=(40, 10), n_units=(8, 6), batch_size=4, crop_seconds=0.6, n_masks=1, warmup_steps=5)
 
 
@@ -30,7 +31,7 @@ def waveforms():
 
 
 def test_units_line_up_with_the_frames_of_the_encoder(waveforms):
-    model = encoders._padding_invariant(pretrain.HubertModel(stand_in_config()))
+    model = encoders._padding_invariant(hubert.HubertModel(stand_in_config()))
     n_frames = int(model._get_feat_extract_output_lengths(torch.tensor(len(waveforms[0]))))
     assert abs(len(mfcc_features(waveforms[0])) - n_frames) <= 1
 
@@ -39,7 +40,7 @@ def test_masked_prediction_beats_the_unigram_entropy(waveforms):
     """The criterion by which a first recipe for this corpus was found to have learned nothing."""
     recipe = replace(TINY, n_steps=(150, 0))
     torch.manual_seed(0)
-    model = pretrain.HubertModel(stand_in_config())
+    model = hubert.HubertModel(stand_in_config())
     units = units_of(waveforms, mfcc_features, 8, 0)
     log = masked_prediction(model, waveforms, units, 8, recipe, 150)
     assert log[-1]["masked_loss"] < 0.8 * log[-1]["unigram_entropy"]
@@ -47,7 +48,7 @@ def test_masked_prediction_beats_the_unigram_entropy(waveforms):
 
 
 def test_the_saved_model_loads_as_an_encoder_with_its_recipe(waveforms, tmp_path):
-    log = pretrain.pretrain(waveforms, tmp_path / "model", TINY, {"languages": ["xx"]})
+    log = hubert.pretrain(waveforms, tmp_path / "model", TINY, {"languages": ["xx"]})
     assert [row["n_units"] for row in log] == [8, 6]
     encoder = encoders.load_encoder(str(tmp_path / "model"))
     batch = encoders.collate([sine_utterance(0.5)], encoder.feature_extractor)
@@ -58,8 +59,8 @@ def test_the_saved_model_loads_as_an_encoder_with_its_recipe(waveforms, tmp_path
 
 def test_saving_leaves_masking_on(waveforms, tmp_path):
     """The saved configuration switches it off; once it was shared, and a second iteration saw everything."""
-    model = pretrain.HubertModel(stand_in_config())
-    pretrain._save(model, tmp_path, TINY, {}, [])
+    model = hubert.HubertModel(stand_in_config())
+    hubert._save(model, tmp_path, TINY, {}, [])
     assert model.config.apply_spec_augment
     assert not json.loads((tmp_path / "config.json").read_text())["apply_spec_augment"]
     units = units_of(waveforms, mfcc_features, 8, 0)
@@ -70,8 +71,8 @@ def test_saving_leaves_masking_on(waveforms, tmp_path):
 
 def test_what_is_masked_cannot_be_seen(waveforms):
     """Other audio under a long mask must not reach the frames that predict it."""
-    model = pretrain.HubertModel(stand_in_config()).eval()
-    clip = pretrain.normalise(waveforms[0])
+    model = hubert.HubertModel(stand_in_config()).eval()
+    clip = hubert.normalise(waveforms[0])
     other = clip.copy()
     other[8_000:12_000] = np.random.default_rng(1).standard_normal(4_000)
     n_frames = int(model._get_feat_extract_output_lengths(torch.tensor(len(clip))))
@@ -86,15 +87,15 @@ def test_what_is_masked_cannot_be_seen(waveforms):
 
 def test_the_same_recipe_gives_the_same_weights(waveforms, tmp_path):
     for name in ("one", "two"):
-        pretrain.pretrain(waveforms, tmp_path / name, replace(TINY, n_steps=(5, 0)), {})
+        hubert.pretrain(waveforms, tmp_path / name, replace(TINY, n_steps=(5, 0)), {})
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two")]
     assert weights[0] == weights[1]
 
 
 def test_the_stand_in_kept_here_was_made_by_this_recipe_on_this_corpus():
     kept = json.loads((STAND_IN / "recipe.json").read_text())
-    assert kept["recipe"] == json.loads(json.dumps(pretrain.asdict(Recipe())))
-    assert kept["corpus"] == json.loads(json.dumps(pretrain.pretraining_corpus()))
+    assert kept["recipe"] == json.loads(json.dumps(hubert.asdict(Recipe())))
+    assert kept["corpus"] == json.loads(json.dumps(hubert.pretraining_corpus()))
     for n_units, n_steps in zip(Recipe().n_units, Recipe().n_steps, strict=True):
         if not n_steps:
             continue
@@ -113,13 +114,13 @@ def test_what_it_buys_is_a_learning_curve_of_every_encoder(tmp_path):
         "n_workers": 1,
     }  # fmt: skip
     names = [str(tmp_path / "hubert"), f"random:{tmp_path / 'hubert'}"]
-    table = pretrain.what_it_buys(params, names, [1, 2])
+    table = hubert.what_it_buys(params, names, [1, 2])
     assert list(table.columns) == ["encoder", "n_samples", "f1_macro", "standard_error"]
     assert list(zip(table["encoder"], table["n_samples"], strict=True)) == [(e, n) for e in names for n in (1, 2)]
     assert table["f1_macro"].between(0, 1).all() and table["standard_error"].ge(0).all()
-    one = pretrain.what_it_buys({**params, "seeds": [0]}, names[:1], [1])
+    one = hubert.what_it_buys({**params, "seeds": [0]}, names[:1], [1])
     assert list(one["f1_macro"].between(0, 1)) == [True] and one["standard_error"].isna().all()  # of a single seed
 
 
 def test_the_stand_ins_stay_small():
-    assert sum(path.stat().st_size for path in encoders.STAND_INS.rglob("*")) < 20e6
+    assert sum(path.stat().st_size for path in checkpoints.STAND_INS.rglob("*")) < 20e6

@@ -2,7 +2,7 @@
 
 Units are k-means clusters of MFCC and, in a second iteration if the recipe asks for one, of the own hidden layer,
 as in HuBERT (arXiv 2106.07447).
-Run by ``cltm pretrain``; the result, its recipe and what it buys (``cltm pretrain --compare``) are kept in
+Run by ``cltm pretrain mini-hubert``; the result, its recipe and what it buys (``--compare``) are kept in
 ``cltmlib/models``.
 """
 
