@@ -209,7 +209,7 @@ def _train(model, training: Training, store, rows, encoder: Encoder, device: str
     for begin in range(0, len(order), config["batch_size"]):
         chosen = [training.train[k] for k in order[begin : begin + config["batch_size"]]]
         batch = collate([store.waveform(u) for u in chosen], encoder.feature_extractor).to(device)
-        with _autocast(device, config["precision"]):
+        with autocast(device, config["precision"]):
             loss = model.loss(batch, [rows[u] for u in chosen])
         optimiser.zero_grad(set_to_none=True)
         scaler.scale(loss).backward()
@@ -219,7 +219,7 @@ def _train(model, training: Training, store, rows, encoder: Encoder, device: str
         scaler.update()
 
 
-def _autocast(device: str, precision: str):
+def autocast(device: str, precision: str):
     """Mixed precision on a GPU (paper, Section 3.2: fp16); float32 on a CPU, where it would only be slower."""
     dtype = _PRECISIONS[precision]
     return torch.autocast(device, dtype=dtype) if dtype and device != "cpu" else nullcontext()
@@ -256,7 +256,7 @@ def predict(
     for chosen in _batches_by_length(n_samples, EVALUATION_BATCH_SECONDS * store.sample_rate_hz):
         waveforms = [store.waveform(utterances[k]) for k in chosen]  # read here: a test set may not fit into memory
         batch = collate(waveforms, encoder.feature_extractor).to(device)
-        with _autocast(device, precision):
+        with autocast(device, precision):
             rows = model.predict(batch).float().cpu().numpy()
         for k, row in zip(chosen, rows, strict=True):
             predicted[k] = row

@@ -32,7 +32,7 @@ LOCALE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*")
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter: its kind (``text``, ``integer``, ``number``, ``languages``, ``seeds``, ``sizes``) and its limits.
+    """One parameter: its kind (a key of the words in ``wanted``) and its limits.
 
     ``auto`` allows the word "auto" besides.
     """
@@ -53,6 +53,7 @@ class Parameter:
             "integer": "a whole number",
             "number": "a number",
             "languages": 'a list of at least two locale codes such as ["de", "ca"]',
+            "language": 'a locale code such as "gl"',
             "seeds": "a list of different whole numbers such as [0, 1, 2]",
             "sizes": "a list of rising whole numbers such as [8, 16, 32], or []",
         }[self.kind]
@@ -67,11 +68,19 @@ TABLE: dict[str, Parameter] = {
     "corpus": Parameter("text", "where the speech comes from", choices=("common_voice", "synthetic")),
     "corpus_dir": Parameter("text", "release folder of the corpus (LANG/train.tsv, LANG/clips/)", null=True),
     "languages": Parameter("languages", "Common Voice locale codes, in the order of the matrix"),
+    "low_resource_language": Parameter("language", "the language that counts more; not among languages"),
     "speakers_per_language": Parameter("integer", "speakers of each language, synthetic corpus; even", least=6),
     "utterances_per_speaker": Parameter("integer", "utterances of each synthetic speaker", least=1),
     "corpus_seed": Parameter("integer", "seed of the synthetic corpus", least=0),
     "encoder": Parameter("text", "speech encoder: Hub name, local folder or built-in stand-in"),
     "encoder_revision": Parameter("text", "commit of the encoder on the Hub", null=True),
+    "model": Parameter("text", "Whisper model: Hub name, local folder or built-in stand-in"),
+    "model_revision": Parameter("text", "commit of the model on the Hub", null=True),
+    "n_train_clips": Parameter(
+        "integer", "training clips of each language; null: as many as the low-resource language has", least=1, null=True
+    ),
+    "n_dev_clips": Parameter("integer", "clips per language that choose the checkpoint; null: all", least=1, null=True),
+    "n_test_clips": Parameter("integer", "test clips per language; null: all", least=1, null=True),
     "n_samples": Parameter(
         "integer",
         "N: clips per gender (02) or clips (03) in D_i; auto: as 01_learning_curves found",
@@ -96,7 +105,20 @@ TABLE: dict[str, Parameter] = {
     "device": Parameter("text", "where trainings run; auto: cuda if there is one", choices=("auto", "cpu", "cuda")),
     "precision": Parameter("text", "number format of the GPU's products", choices=("float32", "float16", "bfloat16")),
     "batch_size": Parameter("integer", "clips per step", least=1),
-    "learning_rate": Parameter("number", "constant learning rate of AdamW", above=0),
+    "learning_rate": Parameter("number", "learning rate of AdamW: constant, but the highest in 04", above=0),
+    "n_steps": Parameter("integer", "optimiser steps of each training", least=2),
+    "warmup_steps": Parameter("integer", "steps over which the learning rate rises; then it falls to 0", least=0),
+    "weight_decay": Parameter("number", "weight decay of AdamW", least=0),
+    "n_checkpoints": Parameter("integer", "how often dev is transcribed to choose a checkpoint", least=1),
+    "augmentation": Parameter(
+        "text", "one augmented copy of each clip, or a new one in every epoch", choices=("copy", "on_the_fly")
+    ),
+    "linear_initial": Parameter("number", "linear progressive weight when it starts, half-way", least=1),
+    "linear_final": Parameter("number", "linear progressive weight at the end", least=1),
+    "ratio_alpha": Parameter("number", "loss ratio: least weight where it acts", least=1),
+    "ratio_smoothing": Parameter("number", "loss ratio: share of the past in its moving average; below 1", least=0),
+    "rehearsal_share": Parameter("number", "share of the high-resource clips that rehearsal replays", above=0),
+    "ewc_strength": Parameter("number", "lambda of elastic weight consolidation", above=0),
     "gender_batch_size": Parameter("integer", "batch_size of gender recognition; null: the same", least=1, null=True),
     "gender_learning_rate": Parameter(
         "number", "learning_rate of gender recognition; null: the same", above=0, null=True
@@ -112,6 +134,11 @@ _CLIPS = ("max_test_samples", "min_seconds", "max_seconds")
 _RUN = (
     "seeds", "device", "precision", "batch_size", "learning_rate", "executor", "n_workers", "output_dir",
 )  # fmt: skip
+_WHISPER = (
+    "low_resource_language", "model", "model_revision", "n_train_clips", "n_dev_clips", "n_test_clips", "n_steps",
+    "warmup_steps", "weight_decay", "n_checkpoints", "augmentation", "linear_initial", "linear_final", "ratio_alpha",
+    "ratio_smoothing", "rehearsal_share", "ewc_strength",
+)  # fmt: skip
 _SPEAKER = ("speakers_per_sample", "embedding_layers", "trim_db")
 
 NOTEBOOKS: dict[str, tuple[str, ...]] = {
@@ -121,6 +148,7 @@ NOTEBOOKS: dict[str, tuple[str, ...]] = {
     ),
     "02_gr_cltm": (*_CORPUS, *_ENCODER, "n_samples", "samples_per_speaker", *_CLIPS, *_RUN),
     "03_sv_cltm": (*_CORPUS, "shared_languages", *_ENCODER, "n_samples", *_SPEAKER, *_CLIPS, *_RUN),
+    "04_whisper_weighted_ce": (*_CORPUS, *_WHISPER, *_RUN),
 }  # fmt: skip
 
 _COMPARED = ("01_learning_curves", "03_sv_cltm")  # notebooks that mean nothing with a single seed
@@ -226,6 +254,17 @@ Correct or remove it and start again.
         raise InputError(
             f"Parameter 'seeds' of notebook {notebook} needs two or more: its standard errors are over seeds."
         )
+    if values.get("low_resource_language") in values.get("languages", ()):
+        raise InputError(
+            f"Parameter 'low_resource_language' is {values['low_resource_language']!r}, which is also among "
+            "'languages': name it in one of the two."
+        )
+    if values.get("warmup_steps", 0) >= values.get("n_steps", math.inf):
+        raise InputError(
+            f"Parameter 'warmup_steps' ({values['warmup_steps']}) must be below 'n_steps' ({values['n_steps']})."
+        )
+    if values.get("ratio_smoothing", 0) >= 1 or values.get("rehearsal_share", 0) > 1:
+        raise InputError("Parameters 'ratio_smoothing' (below 1) and 'rehearsal_share' (at most 1) are shares.")
     shortest, longest = values.get("min_seconds"), values.get("max_seconds")
     if shortest is not None and longest is not None and shortest >= longest:
         raise InputError(f"Parameter 'min_seconds' ({shortest:g}) must be below 'max_seconds' ({longest:g}).")
@@ -281,7 +320,7 @@ def write_run_json(path: str | os.PathLike, params: Params, **extra: Any) -> Non
     are shortened, so that nothing of the machine is left in it.
     """
     values = params.as_dict()
-    for name in ("corpus_dir", "encoder", "output_dir"):
+    for name in ("corpus_dir", "encoder", "model", "output_dir"):
         if values.get(name) is not None and os.path.isabs(os.path.expanduser(values[name])):
             values[name] = paths.without_machine(values[name])
     record = {
@@ -369,6 +408,8 @@ def _coerce(name: str, value: Any) -> Any:
         return None
     if parameter.kind == "languages":
         return _languages(name, value)
+    if parameter.kind == "language":
+        return _language(name, value)
     if parameter.kind == "seeds":
         return _seeds(name, value)
     if parameter.kind == "sizes":
@@ -420,22 +461,25 @@ def _items(name: str, value: Any) -> list:
 
 
 def _languages(name: str, value: Any) -> tuple[str, ...]:
-    languages = _items(name, value)
-    for language in languages:
-        if isinstance(language, bool):
-            raise InputError(
-                f"Parameter {name!r} holds {language}: YAML reads a bare no as false and yes as true, "
-                'so write the code in quotes ("no" for Norwegian).'
-            )
-        if not isinstance(language, str) or not LOCALE.fullmatch(language):
-            raise InputError(
-                f"Parameter {name!r} holds {language!r}, which is no locale code of Common Voice "
-                'such as "de", "zh-CN" or "hy-AM".'
-            )
+    languages = [_language(name, language) for language in _items(name, value)]
     _refuse_repeats(name, languages)
     if len(languages) < 2:
         raise InputError(f"Parameter {name!r} is {languages}: give at least two languages.")
     return tuple(languages)
+
+
+def _language(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        raise InputError(
+            f"Parameter {name!r} holds {value}: YAML reads a bare no as false and yes as true, "
+            'so write the code in quotes ("no" for Norwegian).'
+        )
+    if not isinstance(value, str) or not LOCALE.fullmatch(value):
+        raise InputError(
+            f"Parameter {name!r} holds {value!r}, which is no locale code of Common Voice "
+            'such as "de", "zh-CN" or "hy-AM".'
+        )
+    return value
 
 
 def _seeds(name: str, value: Any) -> tuple[int, ...]:

@@ -1,6 +1,7 @@
 """What a notebook would take before it starts: trainings, hours, disk. Nothing is loaded or trained."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cltmlib import paths
@@ -11,6 +12,10 @@ from cltmlib.params import Params
 # CPU: HubertModel of base size on one core of 2024, measured. GPU: batches of one clip in float16, a guess from the
 # number of kernels that have to be launched. The stand-in is hundreds of times smaller.
 SECONDS_PER_CLIP = {"cpu core": (3.0, 0.8), "GPU": (0.05, 0.015), "stand-in": (0.03, 0.01)}
+# The same for fine-tuning whisper-small, whose clips are all padded to 30 s, and for transcribing with it.
+WHISPER_SECONDS_PER_CLIP = {"cpu core": (10.0, 8.0), "GPU": (0.03, 0.03), "stand-in": (0.02, 0.01)}
+# Of `cltmlib.weighted_ce`, which loads torch; a test compares them.
+WHISPER_SYSTEMS, FISHER_CLIPS = 11, 20
 TEST_CLIPS = 1000  # per language, where the whole test set is used: Common Voice has from 100 to 16 000
 SECONDS_OF_A_CLIP = 5.0  # mean of Common Voice
 
@@ -25,6 +30,7 @@ class Work:
     n_evaluated: int
     n_decoded: int
     text: str
+    seconds_per_clip: Mapping[str, tuple[float, float]] = field(default_factory=lambda: SECONDS_PER_CLIP)
 
 
 def estimate(params: Params) -> tuple[tuple[str, ...], str]:
@@ -40,29 +46,30 @@ def estimate(params: Params) -> tuple[tuple[str, ...], str]:
     workers = params.n_workers or (cores if params.device == "cpu" else 1)
 
     def seconds(kind: str) -> float:
-        step, evaluation = SECONDS_PER_CLIP[kind]
+        step, evaluation = work.seconds_per_clip[kind]
         return work.n_trained * step + work.n_evaluated * evaluation
 
     if measured:
         mean = sum(measured) / len(measured)
         total = work.n_trainings * mean / workers
         basis = f"from {mean:.2g} s a training, measured on {len(measured)} of the task, {workers} at a time"
-    elif params.encoder.startswith("mini-"):
+    elif (params.get("encoder") or params["model"]).startswith("mini-"):
         total = seconds("stand-in") / workers
-        basis = f"an estimate from {SECONDS_PER_CLIP['stand-in'][0]:g} s a clip, {workers} at a time"
+        basis = f"an estimate from {work.seconds_per_clip['stand-in'][0]:g} s a clip, {workers} at a time"
     else:
         on_cpu = seconds("cpu core") / (params.n_workers or cores)
         total = on_cpu if params.device == "cpu" else seconds("GPU") / (params.n_workers or 1)
         basis = (
-            f"an estimate for one GPU ({SECONDS_PER_CLIP['GPU'][0]:g} s a training clip); {duration(on_cpu)} on "
+            f"an estimate for one GPU ({work.seconds_per_clip['GPU'][0]:g} s a training clip); {duration(on_cpu)} on "
             f"{cores} CPU cores"
             if params.device != "cpu"
-            else f"an estimate from {SECONDS_PER_CLIP['cpu core'][0]:g} s a training clip on each of {cores} cores"
+            else f"an estimate from {work.seconds_per_clip['cpu core'][0]:g} s a training clip on each of {cores} cores"
         )
-    clip_seconds = min(SECONDS_OF_A_CLIP, params.max_seconds or SECONDS_OF_A_CLIP)
+    clip_seconds = min(SECONDS_OF_A_CLIP, params.get("max_seconds") or SECONDS_OF_A_CLIP)
     disk = work.n_decoded * clip_seconds * 16000 * 2 + work.n_trainings * 2000
     row = (str(work.n_trainings), str(len(measured)), "~" + duration(total), "~" + _size(disk))
-    tests = "" if params.max_test_samples else f", taking {TEST_CLIPS} test clips a language"
+    all_tested = not (params.get("max_test_samples") or params.get("n_test_clips"))
+    tests = f", taking {TEST_CLIPS} test clips a language" if all_tested else ""
     note = (
         f"{work.text}. Time: {basis}{tests}. Disk: decoded clips of {clip_seconds:g} s, int16, at most (draws of "
         "different seeds overlap)."
@@ -113,6 +120,27 @@ def _of_curves(params: Params) -> Work:
     )
 
 
+def _of_whisper(params: Params) -> Work:
+    """Fine-tuning of Whisper: the original model, and each system with each seed."""
+    n = len(params.languages) + 1
+    n_trainings = WHISPER_SYSTEMS * len(params.seeds)
+    n_test, n_dev = n * (params.n_test_clips or TEST_CLIPS), n * (params.n_dev_clips or TEST_CLIPS)
+    n_fisher = len(params.seeds) * FISHER_CLIPS * len(params.languages)
+    n_train = params.n_train_clips or 5000  # Galician has some thousands
+    return Work(
+        tasks=("weighted_ce",),
+        n_trainings=n_trainings + 1,
+        n_trained=n_trainings * params.n_steps * params.batch_size + n_fisher,
+        n_evaluated=n_test + n_trainings * (n_test + params.n_checkpoints * n_dev),
+        n_decoded=n * n_train * len(params.seeds) + n_test + n_dev,
+        text=(
+            f"the original model and {WHISPER_SYSTEMS} systems x {len(params.seeds)} seeds, {params.n_steps} steps of "
+            f"{params.batch_size} clips"
+        ),
+        seconds_per_clip=WHISPER_SECONDS_PER_CLIP,
+    )
+
+
 def _n_test(params: Params) -> int:
     return 2 * params.max_test_samples if params.max_test_samples else TEST_CLIPS
 
@@ -121,6 +149,7 @@ _WORK = {
     "01_learning_curves": _of_curves,
     "02_gr_cltm": lambda params: _of_matrix(params, "gender"),
     "03_sv_cltm": lambda params: _of_matrix(params, "speaker"),
+    "04_whisper_weighted_ce": _of_whisper,
 }
 
 

@@ -42,6 +42,10 @@ OTHERS = {
         "cltm_upper corpus diagnostics donor_sets donors dropped equal_error_rate language_bias language_cost "
         "performance performance_centred sign_stability skipped stability table_2",
     ),
+    "04_whisper_weighted_ce": (
+        ["forgetting", "steps", "wer"],
+        "beside_the_paper checkpoints clips corpus forgetting_by_language left_out rates test_set_intervals transcripts",
+    ),
 }
 
 
@@ -142,7 +146,7 @@ def test_no_cell_of_a_notebook_defines_functions_or_loops_over_data():
 
 @pytest.fixture(scope="module")
 def other_smokes(tmp_path_factory):
-    """Smoke runs of the notebooks 01 and 03, side by side as in outputs/smoke."""
+    """Smoke runs of the other notebooks, side by side as in outputs/smoke."""
     folder = tmp_path_factory.mktemp("others")
     for name in OTHERS:
         done = cltm_run(*p(output_dir=str(folder / name)), notebook=name)
@@ -203,6 +207,8 @@ def test_the_other_notebooks_run_on_real_speech_by_parameters_alone(tmp_path, na
     values = {"languages": ["am", "en", "ko"], "seeds": [0, 1], "max_test_samples": 8}
     if name == "03_sv_cltm":
         values["shared_languages"] = ["da", "en"]
+    elif name == "04_whisper_weighted_ce":
+        values = {"languages": ["da", "en"], "low_resource_language": "pl", "seeds": [0, 1]}
     words = p(corpus="common_voice", corpus_dir=str(REAL_MINI), output_dir=str(tmp_path), **values)
     done = cltm_run(*words, notebook=name)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -8,6 +8,7 @@ from cltmlib.figures.curves import learning_curves, learning_curves_by_language
 from cltmlib.figures.embedding import distance_against_transfer, embedding_map, trial_scores
 from cltmlib.figures.interval import interval_curve
 from cltmlib.figures.matrix import COLOUR_LIMIT, heatmap, self_gain_bars
+from cltmlib.figures.recognition import forgetting_map, systems_wer, training_weights
 from cltmlib.figures.style import (
     COLUMN_IN,
     PAGE_IN,
@@ -29,6 +30,7 @@ __all__ = [
     "embedding_map",
     "family_order",
     "family_style",
+    "forgetting_map",
     "heatmap",
     "interval_curve",
     "learning_curves",
@@ -36,5 +38,7 @@ __all__ = [
     "save_figure",
     "self_gain_bars",
     "style",
+    "systems_wer",
+    "training_weights",
     "trial_scores",
 ]
