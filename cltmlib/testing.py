@@ -1,6 +1,7 @@
 """Makers of tiny data for tests and first tries."""
 
 import hashlib
+import io
 from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
@@ -120,3 +121,69 @@ def break_clip(path: str | PathLike, kind: str) -> None:
         soundfile.write(path, waveform, 16000, subtype="FLOAT")
         return
     path.write_bytes({"empty": b"", "cut off": content[: len(content) // 2], "corrupt": bytes(len(content))}[kind])
+
+
+def fleurs_folder(
+    root: str | PathLike,
+    configs: Sequence[str] = ("en_us", "es_419"),
+    n_sentences: int = 4,
+    n_recordings: int = 2,
+    seconds: float = 0.2,
+    n_files: int = 1,
+    layout: str = "folders",
+) -> Path:
+    """Write a small FLEURS in the format of the Parquet branch of ``google/fleurs``, with tones for speech.
+
+    Args:
+        root: folder to make.
+        configs: FLEURS names of languages.
+        n_sentences: per split; sentence ids go on from one split to the next and are the same in all languages.
+        n_recordings: of each sentence, the first by a man, the second by a woman.
+        seconds: length of a clip.
+        n_files: Parquet files per split.
+        layout: "folders" (``CONFIG/train/0000.parquet``) or "flat" (``CONFIG/fleurs-train-00000-of-00001.parquet``).
+
+    Returns:
+        ``root``.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    audio = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    types = {
+        "id": pyarrow.int32(), "num_samples": pyarrow.int32(), "path": pyarrow.string(), "audio": audio,
+        "transcription": pyarrow.string(), "raw_transcription": pyarrow.string(), "gender": pyarrow.int64(),
+        "lang_id": pyarrow.int64(), "language": pyarrow.string(), "lang_group_id": pyarrow.int64(),
+    }  # fmt: skip
+    root = Path(root)
+    for config in configs:
+        for order, split in enumerate(("train", "validation", "test")):
+            rows = [
+                _fleurs_row(config, split, order * n_sentences + sentence, recording, seconds)
+                for sentence in range(n_sentences)
+                for recording in range(n_recordings)
+            ]
+            for number in range(n_files):
+                flat = f"fleurs-{split}-{number:05d}-of-{n_files:05d}"
+                name = flat if layout == "flat" else f"{split}/{number:04d}"
+                path = root / config / f"{name}.parquet"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                part = rows[number * len(rows) // n_files : (number + 1) * len(rows) // n_files]
+                parquet.write_table(pyarrow.Table.from_pylist(part, pyarrow.schema(types)), path, row_group_size=100)
+    return root
+
+
+def _fleurs_row(config: str, split: str, sentence: int, recording: int, seconds: float) -> dict:
+    import soundfile
+
+    gender = recording % 2
+    tone = sine_utterance(seconds, PITCH_HZ[("male", "female")[gender]], seed=100 * sentence + recording)
+    content = io.BytesIO()
+    soundfile.write(content, tone, 16000, format="WAV", subtype="FLOAT")  # as FLEURS has it
+    name = f"{10**18 + int.from_bytes(f'{config}{split}{sentence}{recording}'.encode()) % 10**18}.wav"
+    return {
+        "id": sentence, "num_samples": len(tone), "path": f"/elsewhere/{split}/{name}",
+        "audio": {"bytes": content.getvalue(), "path": name}, "transcription": f"{config} sentence {sentence}",
+        "raw_transcription": f"{config.title()}: sentence {sentence}.", "gender": gender, "lang_id": 0,
+        "language": config, "lang_group_id": 0,
+    }  # fmt: skip

@@ -28,7 +28,7 @@ COLUMNS = (
 )
 GENDERS = ("female", "male")
 
-_MODULES = {"common_voice": "cltmlib.corpora.common_voice", "synthetic": "cltmlib.corpora.synthetic"}
+_MODULES = {name: f"cltmlib.corpora.{name}" for name in ("common_voice", "fleurs", "synthetic")}
 
 
 def load_corpus(name: str, **options) -> "Dataset":
