@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cltmlib.unsupervised.bound import conditioning, sharp_constant
-from cltmlib.unsupervised.counterexamples import circulant_model
+from cltmlib.unsupervised.cases import circulant_model
 from cltmlib.unsupervised.exact import enumerate_models, language_model_matrix
 from cltmlib.unsupervised.ngram import NGram
 from cltmlib.unsupervised.validation import PAPER_SIZE, stationary
@@ -163,3 +163,14 @@ def population_summary(runs: pd.DataFrame, stuck_above: float = 1e-3) -> pd.Data
     table["best_joint"] = bests["joint_distance"].mean()
     table["bound_used"] = used.max()
     return table
+
+
+def population_sentence(runs: pd.DataFrame, summary: pd.DataFrame) -> str:
+    """What the end of training says: for each language model the error of the best start by loss, and the corollary."""
+    parts = [f"{name} {row['best_mismatch']:.4f} ± {row['standard_error']:.4f}" for name, row in summary.iterrows()]
+    used = summary["bound_used"].max()
+    verdict = "holds at" if used <= 1 else "is VIOLATED at some of"
+    return (
+        f"Error mismatch of the best start by loss after {runs['step'].max()} steps: {'; '.join(parts)}. The KL "
+        f"corollary {verdict} the checkpoints of the full-rank language models; at most {used:.2%} of it is used."
+    )

@@ -90,8 +90,7 @@ def compare_methods(
 
     Methods: ``true`` (true emission and language model), ``supervised`` (paired counts on the same speech, language
     model from the text: the topline), ``EM flat`` (flat start), ``EM best`` (flat and random starts, best by loss, no
-    labels), ``EM random`` (mean of the random starts after the short search, for its spread), ``least squares`` (positional unigrams alone), ``no speech`` (the language
-    model alone).
+    labels), ``least squares`` (positional unigrams alone), ``no speech`` (the language model alone).
 
     Returns:
         One row per language model, seed and method: symbol_error, loss (training loss, nats per sequence), and the
@@ -180,29 +179,51 @@ def compare_objectives(
         loss (the sequence-level cross-entropy on the training speech, by which a start can be chosen without labels)
         and the topline of the seed.
     """
-    from cltmlib.unsupervised.adversarial import emission_of, train_adversarially
+    from cltmlib.unsupervised.adversarial import emission_of, seed_of, train_adversarially
 
+    problems = [draw_problem(KINDS[0], n_speech, n_text, seed) for seed in seeds]
+    runs = [problem for problem in problems for _ in range(n_starts)]
+    speech = torch.stack([problem.symbols for problem in runs])
+    text = torch.stack([torch.from_numpy(problem.text) for problem in runs])
+    generated = iter(train_adversarially(speech, text, N_LABELS, N_SYMBOLS, n_steps, seed_of(*seeds)))
     rows = []
-    for seed in seeds:
-        problem = draw_problem(KINDS[0], n_speech, n_text, seed)
+    for seed, problem in zip(seeds, problems, strict=True):
         language_model = problem.language_model_of(n_text)
         supervised = training.supervised_emission(problem.symbols, problem.labels, N_LABELS, N_SYMBOLS)
         topline = problem.error(supervised, language_model)
         starts = training.random_starts(n_starts, N_LABELS, N_SYMBOLS, np.random.default_rng([seed, 3]))
         trained = training.expectation_maximisation(problem.symbols, language_model, starts, n_iterations)
         for start in range(n_starts):
-            posteriors = train_adversarially(problem.symbols, problem.text, N_LABELS, N_SYMBOLS, n_steps, [seed, start])
+            posteriors = next(generated)
             emission = emission_of(posteriors, problem.symbols)
             loss = training.cross_entropy(emission, language_model, problem.symbols)
             alone = float((posteriors.argmax(-1)[problem.test_symbols] != problem.test_labels).double().mean())
-            of_em = problem.error(trained.emissions[start], language_model), trained.losses[-1, start]
             found = {
-                "cross-entropy": of_em,
+                "cross-entropy": (problem.error(trained.emissions[start], language_model), trained.losses[-1, start]),
                 "adversarial": (alone, loss),
                 "adversarial + LM": (problem.error(emission, language_model), loss),
             }
             rows += [(seed, start, method, *values, topline) for method, values in found.items()]
     return pd.DataFrame(rows, columns=["seed", "start", "method", "symbol_error", "loss", "topline"])
+
+
+def objectives_summary(objectives: pd.DataFrame) -> pd.DataFrame:
+    """Adversarial training and the sequence-level cross-entropy beside the topline, means and errors over seeds.
+
+    Returns:
+        Rows = methods; columns all_starts and its standard_error (mean over the starts of a seed, then over seeds),
+        best_start and its standard_error (the start of each seed with the lowest loss), lowest (of all runs), topline.
+    """
+    seeds = ["method", "seed"]
+    best = objectives.loc[objectives.groupby(seeds, sort=False)["loss"].idxmin()].set_index(seeds)["symbol_error"]
+    mean = objectives.groupby(seeds, sort=False)["symbol_error"].mean()
+    table = pd.DataFrame()
+    for name, values in (("all_starts", mean), ("best_start", best)):
+        groups = values.groupby("method", sort=False)
+        table[name], table[f"{name}_standard_error"] = groups.mean(), groups.sem()
+    table["lowest"] = objectives.groupby("method", sort=False)["symbol_error"].min()
+    table["topline"] = objectives.groupby("seed")["topline"].first().mean()
+    return table
 
 
 def mean_and_error(table: pd.DataFrame, by: Sequence[str], value: str = "symbol_error") -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Training emissions from unpaired data: expectation-maximisation on the sequence-level loss, and its supervised topline.
+"""Training emissions from unpaired data: EM on the sequence-level loss, and the supervised topline.
 
 An emission here is a table q(x | c), (K, V); several starts are trained side by side, (R, K, V). The language model is
 fixed: it comes from text.
@@ -90,7 +90,11 @@ def train_from_starts(
     """
     part = slice(None, n_subset)
     short = expectation_maximisation(
-        symbols[part], language_model, starts, n_short or max(1, n_iterations // 4), None if mask is None else mask[part]
+        symbols[part],
+        language_model,
+        starts,
+        n_short or max(1, n_iterations // 4),
+        None if mask is None else mask[part],
     )
     return expectation_maximisation(symbols, language_model, short.best[None], n_iterations, mask)
 

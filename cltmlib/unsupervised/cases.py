@@ -18,6 +18,12 @@ def circulant_model(n_positions: int = 3) -> np.ndarray:
     return NGram((np.full(3, 1 / 3), CIRCULANT)).table(n_positions)
 
 
+def average_matrix() -> np.ndarray:
+    """A language-model matrix of rank 2, (3, 3): at each position label 2 is the average of labels 0 and 1."""
+    a = np.array([1, 2, 3]) / 6
+    return np.stack([a, 2 / 3 - a, np.full(3, 1 / 3)], axis=1)
+
+
 def counterexamples() -> pd.DataFrame:
     """Pairs of a truth and a wrong model with the same distribution of speech (L = 0).
 
@@ -27,16 +33,15 @@ def counterexamples() -> pd.DataFrame:
     """
     shift = np.roll(np.eye(3), 1, axis=1)  # q(x | c): label c sounds as the truth's label c + 1
     noisy = 0.9 * np.eye(3) + 0.1 / 3
-    a = np.array([1, 2, 3]) / 6
-    product = np.stack([a, 2 / 3 - a, np.full(3, 1 / 3)], axis=1)  # label 2 is the average of labels 0 and 1
-    third = np.einsum("a,b,c->abc", *product)
+    third = np.einsum("a,b,c->abc", *average_matrix())
     two_symbols = np.array([[1, 0], [1, 0], [0, 1]]), np.array([[0.5, 0.5], [0.5, 0.5], [1, 0]])
     full_rank = np.array([[0.4, 0.3], [0.2, 0.1]])
     other_full_rank = np.array([[0.5, 0.2], [0.1, 0.2]])
     circulant = circulant_model()
+    clean_shift, noisy_shift = (enumerate_models(circulant, o, shift @ o) for o in (np.eye(3), noisy))
     cases = [
-        ("2: rank", "labels shifted by one; clean speech", circulant, enumerate_models(circulant, np.eye(3), shift)),
-        ("2: rank", "labels shifted by one; noisy speech", circulant, enumerate_models(circulant, noisy, shift @ noisy)),
+        ("2: rank", "labels shifted by one; clean speech", circulant, clean_shift),
+        ("2: rank", "labels shifted by one; noisy speech", circulant, noisy_shift),
         ("2: rank", "one label is the average of two others", third, enumerate_models(third, *two_symbols)),
         ("1: structure of q", "q(x_1^N | c_1^N) = p_r(x_1^N), whatever the labels", full_rank, _ignorant(full_rank)),
         ("1: structure of p_r", "speech of 01 and 11 exchanged", other_full_rank, _exchanged(other_full_rank)),
