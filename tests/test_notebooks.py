@@ -42,6 +42,11 @@ OTHERS = {
         "cltm_upper corpus diagnostics donor_sets donors dropped equal_error_rate language_bias language_cost "
         "performance performance_centred sign_stability skipped stability table_2",
     ),
+    "06_unsupervised_asr": (
+        "bound conditioning conditions methods sample_sizes speech training".split(),
+        "against_topline constants corpus counterexamples objectives objectives_summary phone_error_rates phones "
+        "population sample_size_errors skipped speech_facts symbol_errors tightness violations",
+    ),
 }
 
 
@@ -142,7 +147,7 @@ def test_no_cell_of_a_notebook_defines_functions_or_loops_over_data():
 
 @pytest.fixture(scope="module")
 def other_smokes(tmp_path_factory):
-    """Smoke runs of the notebooks 01 and 03, side by side as in outputs/smoke."""
+    """Smoke runs of the other notebooks, side by side as in outputs/smoke."""
     folder = tmp_path_factory.mktemp("others")
     for name in OTHERS:
         done = cltm_run(*p(output_dir=str(folder / name)), notebook=name)
@@ -201,6 +206,8 @@ def test_auto_takes_the_interval_that_notebook_01_chose_or_says_why_not(other_sm
 @pytest.mark.parametrize("name", OTHERS)
 def test_the_other_notebooks_run_on_real_speech_by_parameters_alone(tmp_path, name):
     values = {"languages": ["am", "en", "ko"], "seeds": [0, 1], "max_test_samples": 8}
+    if name == "06_unsupervised_asr":
+        values = {"language": "en", "seeds": [0, 1], "max_seconds": 20.0}
     if name == "03_sv_cltm":
         values["shared_languages"] = ["da", "en"]
     words = p(corpus="common_voice", corpus_dir=str(REAL_MINI), output_dir=str(tmp_path), **values)

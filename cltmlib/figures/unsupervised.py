@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter
 
 from cltmlib.figures.layout import Foot, place_in_inches, require_columns, text_in, write_title
 from cltmlib.figures.style import _COLOURS, COLUMN_IN, PAGE_IN, StudyFigure, style
@@ -72,7 +73,8 @@ def bound_scatter(instances: pd.DataFrame, n_shown: int = 3000) -> StudyFigure:
             low, high = 1e-6, 3.0
             axes.plot([low, high], [low, high], gid="bound", **_LINE)
             axes.axhline(2, linestyle=(0, (1, 1.5)), gid="trivial", **_LINE)
-            axes.set(xscale="log", yscale="log", xlabel=label, ylim=(1e-6, 5))
+            _log_scale(axes, "x", "y")
+            axes.set(xlabel=label, ylim=(1e-6, 5))
             axes.set_title(f"line: {line}", fontsize=7)
         left.set_ylabel("D, joint distance")
     return figure
@@ -101,8 +103,11 @@ def conditioning_curves(sweep: pd.DataFrame) -> StudyFigure:
             x = groups["sigma_min"].median()
             for name, look in looks.items():
                 low, y, high = (groups[name].quantile(q) for q in (0.25, 0.5, 0.75))
-                axes.errorbar(x, y, [y - low, high - y], markersize=3.5, elinewidth=0.6, **look).lines[0].set_gid(name)
-            axes.set(xscale="log", yscale="log", xlabel="σ_min of P (median, log scale)")
+                axes.errorbar(
+                    x.to_numpy(), y.to_numpy(), [y - low, high - y], markersize=3.5, elinewidth=0.6, **look
+                ).lines[0].set_gid(name)
+            _log_scale(axes, "x", "y")
+            axes.set_xlabel("σ_min of P (median, log scale)")
             axes.set_title(f"{kind} language model", fontsize=7)
         panels[0].set_ylabel("factor on L (log scale)")
         _share_limits(panels)
@@ -131,7 +136,7 @@ def training_curves(runs: pd.DataFrame) -> StudyFigure:
         "error_mismatch": "Δ, error mismatch (string)",
     }
     with style():
-        figure, panels = _panels(3, 1.7, PAGE_IN, note, legend, left_in=0.6, gap_in=0.6)
+        figure, panels = _panels(3, 1.7, PAGE_IN, note, legend, left_in=0.6, gap_in=0.6, top_in=0.1)
         for axes, (column, label) in zip(panels, panels_of.items(), strict=True):
             for kind in kinds:
                 of_kind = runs[runs["language_model"] == kind]
@@ -142,9 +147,9 @@ def training_curves(runs: pd.DataFrame) -> StudyFigure:
                 floor = 1e-12 if column == "kl" else -np.inf
                 axes.fill_between(steps, np.maximum(mean - error, floor), mean + error, color=looks[kind]["color"],
                                   alpha=0.15, linewidth=0)  # fmt: skip
-            axes.set(xscale="log", xlabel="steps of Adam (log scale)", ylabel=label)
+            _log_scale(axes, "x", *(["y"] if column == "kl" else []))
+            axes.set(xlabel="steps of Adam (log scale)", ylabel=label)
             if column == "kl":
-                axes.set_yscale("log")
                 axes.set_ylim(bottom=1e-7)
             else:
                 axes.set_ylim(bottom=0)
@@ -165,15 +170,21 @@ def sample_size_curves(sizes: pd.DataFrame) -> StudyFigure:
     note = f"Full-rank bigram; means of {n_seeds} seeds, bars: ±1 standard error. The other size is the largest. "
     note += "The topline uses the same text, and the labels of the same speech."
     with style():
-        figure, panels = _panels(2, 1.6, PAGE_IN * 0.75, note, legend, left_in=0.6)
+        figure, panels = _panels(2, 1.6, PAGE_IN * 0.75, note, legend, left_in=0.6, top_in=0.1)
         for axes, (varied, unit) in zip(panels, (("text", "sentences of text"), ("speech", "utterances")), strict=True):
             for method in methods:
                 chosen = sizes[(sizes["varied"] == varied) & (sizes["method"] == method)].groupby("size")
                 mean, error = chosen["symbol_error"].mean(), chosen["symbol_error"].sem().fillna(0)
-                axes.errorbar(mean.index, mean, error, markersize=3.5, elinewidth=0.6, **looks[method]).lines[
-                    0
-                ].set_gid(f"{varied} {method}")
-            axes.set(xscale="log", xlabel=f"{unit} (log scale)")
+                axes.errorbar(
+                    mean.index.to_numpy(),
+                    mean.to_numpy(),
+                    error.to_numpy(),
+                    markersize=3.5,
+                    elinewidth=0.6,
+                    **looks[method],
+                ).lines[0].set_gid(f"{varied} {method}")
+            _log_scale(axes, "x")
+            axes.set_xlabel(f"{unit} (log scale)")
         panels[0].set_ylabel("symbol error, lower is better")
         _share_limits(panels)
     return figure
@@ -242,6 +253,13 @@ def _panels(
     foot.draw(figure)
     write_title(figure, title)
     return figure, panels
+
+
+def _log_scale(axes: Axes, *which: str) -> None:
+    """Logarithmic axes with labels at powers of ten only, so that neighbouring labels never touch."""
+    for name in which:
+        axes.set(**{f"{name}scale": "log"})
+        getattr(axes, f"{name}axis").set_minor_formatter(NullFormatter())
 
 
 def _share_limits(panels: Sequence[Axes]) -> None:

@@ -1,25 +1,18 @@
-"""Phones of written sentences, by eSpeak NG, from text alone.
-
-Run as ``python -m cltmlib.unsupervised.phones`` by `phones_of`; the C library is never loaded into a notebook, so that
-a crash takes only that process down.
-"""
+"""Phones of written sentences, by eSpeak NG, from text alone; and the alphabet of labels they become."""
 
 import collections
-import ctypes
 import json
 import re
 import subprocess
 import sys
 import unicodedata
 from collections.abc import Sequence
-from pathlib import Path
 
 import pandas as pd
 
 from cltmlib.errors import InputError
 
 OTHER = "other"
-_IPA, _SEPARATED, _UTF8, _NO_AUDIO, _DONT_EXIT = 2, ord("_") << 8, 1, 1, 0x8000
 _NOT_A_PHONE = re.compile(r"\([^)]*\)|[ˈˌː'ˑ͡-]|\d")  # switches of voice "(en)", stress, length, tone numbers
 
 
@@ -51,7 +44,7 @@ def phones_of(sentences: Sequence[str], language: str) -> list[list[str]]:
 
     texts = [spoken(sentence, language) for sentence in sentences]
     job = json.dumps({"voice": espeak_voice(language), "sentences": texts})
-    command = [sys.executable, "-m", "cltmlib.unsupervised.phones"]
+    command = [sys.executable, "-m", "cltmlib.corpora.phonemes"]
     done = subprocess.run(command, input=job, capture_output=True, text=True, encoding="utf-8")
     if done.returncode == 3:
         raise InputError(
@@ -108,33 +101,3 @@ def phone_table(sentences: Sequence[Sequence[str]], known: Sequence[str]) -> pd.
     labels = [label for sentence in sentences for label in to_labels(sentence, known)]
     counts = pd.Series(labels).value_counts().reindex(range(len(known)), fill_value=0)
     return pd.DataFrame({"phone": list(known), "n": counts, "share": counts / counts.sum()})
-
-
-def _transcribe(job: dict) -> list[str] | None:
-    """Transcribe in this process; None where there is no such voice."""
-    import espeakng_loader
-
-    library = ctypes.CDLL(espeakng_loader.get_library_path())
-    folder = Path(espeakng_loader.get_data_path()).parent
-    if library.espeak_Initialize(_NO_AUDIO, 0, str(folder).encode(), _DONT_EXIT) < 0:
-        raise RuntimeError("eSpeak NG did not start")
-    if library.espeak_SetVoiceByName(job["voice"].encode()) != 0:
-        return None
-    translate = library.espeak_TextToPhonemes
-    translate.restype = ctypes.c_char_p
-    found = []
-    for sentence in job["sentences"]:
-        buffer = ctypes.create_string_buffer(sentence.encode() + b"\0")
-        pointer, clauses = ctypes.c_void_p(ctypes.addressof(buffer)), []
-        while pointer.value:  # one clause at a time; null at the end of the text
-            clause = translate(ctypes.byref(pointer), _UTF8, _SEPARATED | _IPA)
-            clauses.append((clause or b"").decode())
-        found.append(" ".join(clauses))
-    return found
-
-
-if __name__ == "__main__":
-    transcribed = _transcribe(json.loads(sys.stdin.buffer.read().decode("utf-8")))
-    if transcribed is None:
-        sys.exit(3)
-    sys.stdout.buffer.write(json.dumps(transcribed).encode("utf-8"))

@@ -68,7 +68,9 @@ def load_clips(params: Mapping) -> tuple[pd.DataFrame, list[np.ndarray], pd.Data
     """
     corpus = corpora.from_params({**params, "languages": (params["language"],)})
     table = corpora.frame(corpus)
-    table = table[table["sentence"].notna()]
+    table = table[table["sentence"].fillna("").str.strip() != ""]
+    if table.empty:
+        raise InputError(f"No clip of language {params['language']!r} has a sentence: give a corpus with transcripts.")
     if params["n_clips"] is not None and len(table) > params["n_clips"]:
         table = table.sample(params["n_clips"], random_state=params["corpus_seed"]).sort_index()
     folder = paths.store_file(params["output_dir"]).parent / "waveforms"
@@ -367,14 +369,13 @@ def _compare(
     x, mask = _padded([symbols[k] for k in train])
     flat = training.flat_start(n_labels, n_symbols, generator)
     starts = torch.cat([flat, training.random_starts(n_starts, n_labels, n_symbols, generator)])
-    from_flat = training.expectation_maximisation(x, language_model, flat, n_iterations, mask)
+    given = torch.cat([flat, supervised[None]])
+    from_flat, from_supervised = training.expectation_maximisation(x, language_model, given, n_iterations, mask).each
     from_all = training.train_from_starts(x, language_model, starts, n_iterations, mask, n_subset=N_SUBSET)
     best = min((from_flat, from_all), key=lambda trained: trained.losses[-1].min())
     emissions = {
         "supervised": supervised,
-        "EM from supervised": training.expectation_maximisation(
-            x, language_model, supervised[None], n_iterations, mask
-        ).best,
+        "EM from supervised": from_supervised.best,
         "EM best": best.best,
         "EM flat": from_flat.best,
         "no speech": torch.full((n_labels, n_symbols), 1 / n_symbols, dtype=torch.float64),

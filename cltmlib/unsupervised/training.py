@@ -15,6 +15,7 @@ from cltmlib.errors import InputError
 from cltmlib.unsupervised.loss import generative_scores, label_posteriors, sequence_cross_entropy
 from cltmlib.unsupervised.ngram import NGram
 
+_MAX_CELLS = 2e6  # positions times labels of one batch of EM
 _SMOOTHING = 1e-3  # pseudo-count in the M-step, so that no entry is locked at zero
 
 
@@ -34,6 +35,11 @@ class Trained:
     def best(self) -> Tensor:
         """The emission with the lowest training loss, (K, V): a choice that needs no labels."""
         return self.emissions[int(np.argmin(self.losses[-1]))]
+
+    @property
+    def each(self) -> list["Trained"]:
+        """The starts one by one."""
+        return [Trained(self.emissions[[k]], self.losses[:, [k]]) for k in range(len(self.emissions))]
 
 
 def expectation_maximisation(
@@ -58,17 +64,25 @@ def expectation_maximisation(
     valid = torch.ones_like(symbols, dtype=torch.bool) if mask is None else mask
     hot = torch.nn.functional.one_hot(symbols.masked_fill(~valid, 0), n_symbols).double()
     hot = (hot * valid[:, :, None]).reshape(-1, n_symbols)  # (S N, V)
+    at_once = max(1, int(_MAX_CELLS // (symbols.numel() * emissions.shape[1])))  # starts that fit into one batch
     for _ in range(n_iterations):
-        updated, found = [], []
-        for emission in emissions:
-            posteriors, loss = label_posteriors(generative_scores(emission.log(), symbols, mask), language_model, mask)
-            counts = posteriors.reshape(-1, emission.shape[0]).T @ hot + _SMOOTHING
-            updated.append(counts / counts.sum(1, keepdim=True))
-            found.append(float(loss.mean()))
-        emissions = torch.stack(updated)
-        losses.append(found)
+        steps = [_em_step(some, symbols, language_model, hot, mask) for some in emissions.split(at_once)]
+        emissions, found = (torch.cat(part) for part in zip(*steps, strict=True))
+        losses.append(found.tolist())
     losses.append([cross_entropy(emission, language_model, symbols, mask) for emission in emissions])
     return Trained(emissions, np.array(losses))
+
+
+def _em_step(
+    emissions: Tensor, symbols: Tensor, language_model: NGram, hot: Tensor, mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """One iteration of several starts in one batch: new emissions (R, K, V), and the losses of the old ones (R,)."""
+    n_starts, n_labels, _ = emissions.shape
+    scores = torch.cat([generative_scores(emission.log(), symbols, mask) for emission in emissions])
+    masks = None if mask is None else mask.repeat(n_starts, 1)
+    posteriors, losses = label_posteriors(scores, language_model, masks)
+    counts = posteriors.reshape(n_starts, -1, n_labels).mT @ hot + _SMOOTHING
+    return counts / counts.sum(-1, keepdim=True), losses.reshape(n_starts, -1).mean(1)
 
 
 def train_from_starts(

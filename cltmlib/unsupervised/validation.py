@@ -130,7 +130,7 @@ def violations(instances: pd.DataFrame) -> pd.DataFrame:
         left, right = instances[f"{name}_left"], instances[f"{name}_right"]
         ratio = (left / right)[right > 1e-9]  # of smaller numbers rounding is all there is
         rows[name] = {
-            "claim": function.__doc__.partition(": ")[2].splitlines()[0].rstrip("."),
+            "claim": function.__doc__.partition(": ")[2].splitlines()[0].rstrip(".").replace("`", ""),
             "n": len(left),
             "n_beyond": int((left - right > 1e-10).sum()),
             "max_violation": (left - right).max(),
