@@ -390,7 +390,7 @@ def test_unsupervised_training_reaches_the_topline_on_a_full_rank_bigram_only():
         (lambda: unsupervised.generative_scores(torch.zeros(3, 4), torch.tensor([[0, 4]])), "unseen symbol 4"),
         (lambda: unsupervised.generative_scores(torch.zeros(3, 4), torch.tensor([[-1]])), "unseen symbol -1"),
         (lambda: estimate_ngram([[0, 3]], 3), "unseen label 3"),
-        (lambda: estimate_ngram([[0], []], 3), "text sequence 1 is empty"),
+        (lambda: estimate_ngram([[0], []], 3), "Text sequence 1 is empty"),
         (lambda: estimate_ngram([], 3), "no text"),
         (lambda: estimate_ngram([[0, 1]], 2, smoothing=0), "give smoothing above 0"),
         (lambda: unsupervised.sequence_cross_entropy(torch.zeros(2, 0, 3), BIGRAM), "all are empty"),
@@ -409,6 +409,14 @@ def test_unsupervised_training_reaches_the_topline_on_a_full_rank_bigram_only():
         (lambda: unsupervised.sequence_cross_entropy(torch.full((1, 2, 3), math.nan), BIGRAM), "NaN or \\+inf"),
         (lambda: unsupervised.sequence_cross_entropy(torch.full((1, 2, 3), -math.inf), BIGRAM), "probability zero"),
         (lambda: unsupervised.posterior_scores(torch.zeros(1, 2, 3)), "sum to 3, not to one"),
+        (lambda: unsupervised.posterior_scores(torch.zeros(1, 2, 3), torch.zeros(1, 2) > 0), "all sequences are empty"),
+        (lambda: unsupervised.generative_scores(torch.zeros(2, 3), torch.zeros(1, 2)), "whole numbers"),
+        (lambda: NGram(([0.5, 0.5], [[0.5, 0.5], [1.0]])), "no array of numbers"),
+        (lambda: population.train_on_population(["regular"], 2, 2, 2, 0), "no kind of language model 'regular'"),
+        (
+            lambda: unsupervised.expectation_maximisation(torch.tensor([[0, 9]]), BIGRAM, torch.ones(1, 3, 4) / 4, 1),
+            "unseen symbol 9",
+        ),
         (lambda: unsupervised.validate_bound(0, seed=0), "n_instances is 0"),
     ],
 )  # fmt: skip

@@ -92,7 +92,7 @@ def string_emission(emission: np.ndarray, n_positions: int) -> np.ndarray:
             f"Enumerating {n_positions} positions of {emission.shape[0]} labels and {emission.shape[1]} symbols takes "
             f"{n_cells:.1e} numbers: choose smaller ones (at most {_MAX_CELLS:.0e})."
         )
-    return functools.reduce(np.kron, [emission] * n_positions)
+    return functools.reduce(_kronecker, [emission] * n_positions)
 
 
 def mismatch(true_joint: np.ndarray, model_joint: np.ndarray, n_labels: int) -> Mismatch:
@@ -116,7 +116,7 @@ def mismatch(true_joint: np.ndarray, model_joint: np.ndarray, n_labels: int) -> 
     true_joint, model_joint = (_check(np.asarray(t, dtype=float), "joint table") for t in (true_joint, model_joint))
     if true_joint.shape != model_joint.shape or true_joint.ndim != 2:
         raise InputError(f"The joint tables have shapes {true_joint.shape} and {model_joint.shape}: give two alike.")
-    n_positions = round(np.log(len(true_joint)) / np.log(n_labels)) if n_labels > 1 else 0
+    n_positions = round(np.log(len(true_joint)) / np.log(n_labels)) if n_labels > 1 else 1
     if n_labels**n_positions != len(true_joint):
         raise InputError(f"A joint table has {len(true_joint)} rows, no power of {n_labels} labels: correct n_labels.")
     return Mismatch(**_mismatch(true_joint, model_joint, true_joint - model_joint, n_labels, n_positions))
@@ -241,6 +241,11 @@ def _check(table: np.ndarray, what: str) -> np.ndarray:
     if abs(table.sum() - 1) > _SUM_TOLERANCE:
         raise InputError(f"The {what} sums to {table.sum():.10g}, not to one: divide it by its sum.")
     return table
+
+
+def _kronecker(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """``numpy.kron`` of two matrices, several times as fast for small ones."""
+    return (a[:, None, :, None] * b[None, :, None, :]).reshape(len(a) * len(b), -1)
 
 
 def _first_wrong(table: np.ndarray) -> float:

@@ -36,7 +36,12 @@ class NGram:
     tables: tuple[Tensor, ...]
 
     def __post_init__(self) -> None:
-        tables = tuple(torch.as_tensor(np.asarray(table), dtype=torch.float64) for table in self.tables)
+        try:
+            tables = tuple(torch.as_tensor(np.asarray(table, dtype=float)) for table in self.tables)
+        except (TypeError, ValueError):
+            raise InputError(
+                "A table of the language model is no array of numbers with rows of equal length."
+            ) from None
         if not tables:
             raise InputError("A language model without tables: give p(c_1), and p(c_2 | c_1) for a bigram.")
         n_labels = tables[0].numel()
@@ -140,13 +145,14 @@ def estimate_ngram(sequences: Sequence[Sequence[int]], n_labels: int, order: int
         [0.5, 0.5]
     """
     _require_positive("order", order)
+    _require_positive("n_labels", n_labels)
     if not smoothing >= 0:
         raise InputError(f"smoothing is {smoothing}: it must be at least 0.")
     if not len(sequences):
         raise InputError("There is no text to estimate a language model from: give at least one sequence.")
     tables = [np.zeros((n_labels,) * (n_history + 1)) for n_history in range(order)]
     for k, sequence in enumerate(sequences):
-        labels = check_symbols(sequence, n_labels, f"text sequence {k}", "label")
+        labels = check_symbols(sequence, n_labels, f"Text sequence {k}", "label")
         for n_history in range(min(order - 1, len(labels))):
             tables[n_history][tuple(labels[: n_history + 1])] += 1
         windows = [labels[order - 1 - k : len(labels) - k] for k in reversed(range(order))]
@@ -182,13 +188,13 @@ def check_symbols(sequence: Sequence[int], n_symbols: int, where: str, what: str
     """
     values = np.asarray(sequence)
     if not values.size:
-        raise InputError(f"The sequence of {where} is empty: leave it out.")
+        raise InputError(f"{where} is empty: leave it out.")
     if values.dtype.kind not in "iu":
-        raise InputError(f"The sequence of {where} holds {values.dtype}: {what}s are whole numbers from 0.")
+        raise InputError(f"{where} holds {values.dtype}: {what}s are whole numbers from 0.")
     unseen = (values < 0) | (values >= n_symbols)
     if unseen.any():
         raise InputError(
-            f"The sequence of {where} holds the unseen {what} {int(values[unseen].flat[0])}: there are {n_symbols}, "
+            f"{where} holds the unseen {what} {int(values[unseen].flat[0])}: there are {n_symbols}, "
             f"0 to {n_symbols - 1}; map it to one of them or give the model more."
         )
     return values.astype(np.int64)

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from cltmlib.errors import InputError
 from cltmlib.unsupervised.bound import conditioning, sharp_constant
 from cltmlib.unsupervised.cases import circulant_model
 from cltmlib.unsupervised.exact import enumerate_models, language_model_matrix
@@ -87,6 +88,8 @@ def train_on_population(
         not full rank), aligned_joint_distance (D_q after the best relabelling).
     """
     n_labels, n_symbols, _ = PAPER_SIZE
+    if unknown := set(kinds) - set(KINDS):
+        raise InputError(f"There is no kind of language model {min(unknown)!r}: choose among {', '.join(KINDS)}.")
     checkpoints = {0, n_steps, *(round(n_steps * 2.0**-k) for k in range(8))}
     rows = []
     for kind in kinds:

@@ -1,6 +1,5 @@
 """Sentences about results, made from the results."""
 
-import numpy as np
 import pandas as pd
 
 
@@ -51,7 +50,7 @@ def speech_sentence(rows: pd.DataFrame, facts: pd.DataFrame) -> str:
         lower = (loss["EM from supervised"] < loss["supervised"]).mean()
         parts.append(
             f"{task}: unsupervised {_mean(wide['EM best'])}, topline {_mean(wide['supervised'])}, chance "
-            f"{_mean(wide['chance'])}; {_share(1 - gap.mean() / room.mean())} of the way from chance to the topline. "
+            f"{_mean(wide['chance'])}; {_way(gap.mean(), room.mean())}. "
             f"Training that starts at the supervised table leaves it: {drift.mean():+.3f} in error, at a lower loss in "
             f"{lower:.0%} of the seeds. Dependence of neighbouring symbols given their labels (0 under Condition 1): "
             f"{facts[f'dependence_{task}'].mean():.2f} nats"
@@ -65,8 +64,13 @@ def speech_sentence(rows: pd.DataFrame, facts: pd.DataFrame) -> str:
     )
 
 
-def _share(value: float) -> str:
-    return f"{value:.0%}" if np.isfinite(value) else "undefined"
+def _way(gap: float, room: float) -> str:
+    """How far from chance to the topline, where there is such a way."""
+    if not room > 0:
+        return "the topline itself is no better than chance"
+    if gap >= room:
+        return "unsupervised training is no better than chance"
+    return f"{1 - gap / room:.0%} of the way from chance to the topline"
 
 
 def _pm(row: pd.Series, name: str) -> str:

@@ -61,6 +61,9 @@ def expectation_maximisation(
     """
     emissions, losses = starts.double(), []
     n_symbols = emissions.shape[-1]
+    if not n_iterations >= 1 or emissions.dim() != 3:
+        raise InputError(f"EM needs starts of shape (R, K, V), not {tuple(emissions.shape)}, and an iteration or more.")
+    generative_scores(emissions[0], symbols, mask)  # refuses unseen symbols
     valid = torch.ones_like(symbols, dtype=torch.bool) if mask is None else mask
     hot = torch.nn.functional.one_hot(symbols.masked_fill(~valid, 0), n_symbols).double()
     hot = (hot * valid[:, :, None]).reshape(-1, n_symbols)  # (S N, V)
