@@ -111,6 +111,20 @@ def test_too_many_units_are_named():
         speech.cluster(np.zeros((10, 2), np.float32), 50, 0)
 
 
+@pytest.mark.parametrize("layer, dim", [(None, 39), (2, 128)])
+def test_features_are_normalised_over_the_frames_of_a_clip(layer, dim):
+    from cltmlib.encoders import load_encoder
+    from cltmlib.testing import sine_utterance
+
+    encoder = None if layer is None else load_encoder("mini-hubert")
+    (found,) = speech.extract_features([sine_utterance(1.0)], encoder, layer, "auto")
+    assert found.shape[1] == dim and 45 <= len(found) <= 50 and found.dtype == np.float32
+    assert_allclose(found.mean(0), 0, atol=1e-3)
+    if layer is not None:
+        with pytest.raises(InputError, match="'feature_layer' is 9, but mini-hubert has 4 layers"):
+            speech.extract_features([sine_utterance(1.0)], encoder, 9)
+
+
 def test_adversarial_training_is_repeatable_and_gives_distributions():
     problem = simulation.draw_problem("full-rank bigram", 200, 200, 0)
     symbols, text = problem.symbols[None], torch.from_numpy(problem.text)[None]

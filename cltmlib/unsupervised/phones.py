@@ -38,7 +38,7 @@ def phones_of(sentences: Sequence[str], language: str) -> list[list[str]]:
 
     Example:
         >>> phones_of(["uno dos"], "es")
-        [['u', 'n', 'o', 'd', 'o', 's']]
+        [['u', 'n', 'o', 'ð', 'o', 's']]
     """
     from cltmlib.corpora.sentences import spoken
 

@@ -113,7 +113,10 @@ def extract_features(
         waveforms: float32 at 16 kHz.
         encoder: from `cltmlib.encoders.load_encoder`; not used for MFCC.
         layer: hidden layer of the encoder, 1 the first; None for MFCC with differences.
-        device: for the encoder.
+        device: for the encoder: "cpu", "cuda" or "auto".
+
+    Raises:
+        InputError: the encoder has fewer layers, a clip is too short for it, or there is no such device.
     """
     if layer is None:
         from cltmlib.pretrain import mfcc_features
@@ -121,7 +124,9 @@ def extract_features(
         extract: Callable[[np.ndarray], np.ndarray] = mfcc_features
     else:
         from cltmlib.encoders import collate, encode
+        from cltmlib.finetune import resolve_device
 
+        device = resolve_device(device)
         n_layers = encoder.model.config.num_hidden_layers
         if layer > n_layers:
             raise InputError(f"Parameter 'feature_layer' is {layer}, but {encoder.name} has {n_layers} layers.")
