@@ -88,7 +88,7 @@ def sharp_constant(matrix: np.ndarray) -> float:
 
     Example:
         >>> round(sharp_constant(np.array([[0.9, 0.1], [0.5, 0.5]])), 6)
-        4.5
+        4.2
     """
     matrix = _full_rank(matrix)
     n_positions, n_labels = matrix.shape
