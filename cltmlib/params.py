@@ -52,8 +52,8 @@ class Parameter:
             "text": "one of " + ", ".join(self.choices) if self.choices else "a text",
             "integer": "a whole number",
             "number": "a number",
+            "language": 'a locale code such as "de"',
             "languages": 'a list of at least two locale codes such as ["de", "ca"]',
-            "language": 'a locale code such as "gl"',
             "seeds": "a list of different whole numbers such as [0, 1, 2]",
             "sizes": "a list of rising whole numbers such as [8, 16, 32], or []",
         }[self.kind]
@@ -106,7 +106,7 @@ TABLE: dict[str, Parameter] = {
     "precision": Parameter("text", "number format of the GPU's products", choices=("float32", "float16", "bfloat16")),
     "batch_size": Parameter("integer", "clips per step", least=1),
     "learning_rate": Parameter("number", "learning rate of AdamW: constant, but the highest in 04", above=0),
-    "n_steps": Parameter("integer", "optimiser steps of each training", least=2),
+    "n_steps": Parameter("integer", "optimiser steps of each training (06: of exact training)", least=1),
     "warmup_steps": Parameter("integer", "steps over which the learning rate rises; then it falls to 0", least=0),
     "weight_decay": Parameter("number", "weight decay of AdamW", least=0),
     "n_checkpoints": Parameter("integer", "how often dev is transcribed to choose a checkpoint", least=1),
@@ -126,6 +126,19 @@ TABLE: dict[str, Parameter] = {
     "executor": Parameter("text", "who runs the trainings", choices=("local", "ray")),
     "n_workers": Parameter("integer", "trainings at a time; null: one per core, one on a GPU", least=1, null=True),
     "output_dir": Parameter("text", "where tables and figures go; relative to the repository"),
+    # 06_unsupervised_asr
+    "language": Parameter("language", "Common Voice locale code of the one language"),
+    "n_clips": Parameter("integer", "clips of the corpus at most; null: all", least=8, null=True),
+    "feature_layer": Parameter("integer", "encoder layer whose features are clustered; null: MFCC", least=1, null=True),
+    "n_units": Parameter("integer", "k-means units of the speech", least=2),
+    "n_phones": Parameter("integer", "labels: the most frequent phones, and one for all others", least=2),
+    "n_instances": Parameter("integer", "random models on which the bound is checked", least=1),
+    "n_problems": Parameter("integer", "language models of each kind that are trained exactly", least=2),
+    "n_starts": Parameter("integer", "random initialisations of each training", least=1),
+    "n_iterations": Parameter("integer", "iterations of EM", least=1),
+    "adversarial_steps": Parameter("integer", "steps of generator and discriminator each", least=1),
+    "text_sizes": Parameter("sizes", "sentences of text in the simulation; the last for all else", least=1),
+    "speech_sizes": Parameter("sizes", "utterances of speech in the simulation; the last for all else", least=1),
 }
 
 _CORPUS = ("corpus", "corpus_dir", "languages", "speakers_per_language", "utterances_per_speaker", "corpus_seed")
@@ -149,9 +162,19 @@ NOTEBOOKS: dict[str, tuple[str, ...]] = {
     "02_gr_cltm": (*_CORPUS, *_ENCODER, "n_samples", "samples_per_speaker", *_CLIPS, *_RUN),
     "03_sv_cltm": (*_CORPUS, "shared_languages", *_ENCODER, "n_samples", *_SPEAKER, *_CLIPS, *_RUN),
     "04_whisper_weighted_ce": (*_CORPUS, *_WHISPER, *_RUN),
+    "06_unsupervised_asr": (
+        "n_instances", "n_problems", "n_starts", "n_steps", "n_iterations", "adversarial_steps", "text_sizes",
+        "speech_sizes", "corpus", "corpus_dir", "language", "speakers_per_language", "utterances_per_speaker",
+        "corpus_seed", "n_clips", *_ENCODER, "feature_layer", "n_units", "n_phones", "min_seconds", "max_seconds",
+        "seeds", "device", "output_dir",
+    ),
 }  # fmt: skip
 
-_COMPARED = ("01_learning_curves", "03_sv_cltm")  # notebooks that mean nothing with a single seed
+_COMPARED = (
+    "01_learning_curves",
+    "03_sv_cltm",
+    "06_unsupervised_asr",
+)  # notebooks that mean nothing with a single seed
 
 
 class Params(Mapping):
@@ -265,6 +288,8 @@ Correct or remove it and start again.
         )
     if values.get("ratio_smoothing", 0) >= 1 or values.get("rehearsal_share", 0) > 1:
         raise InputError("Parameters 'ratio_smoothing' (below 1) and 'rehearsal_share' (at most 1) are shares.")
+    if notebook == "06_unsupervised_asr" and not (values["text_sizes"] and values["speech_sizes"]):
+        raise InputError("Parameters 'text_sizes' and 'speech_sizes' must each hold at least one size.")
     shortest, longest = values.get("min_seconds"), values.get("max_seconds")
     if shortest is not None and longest is not None and shortest >= longest:
         raise InputError(f"Parameter 'min_seconds' ({shortest:g}) must be below 'max_seconds' ({longest:g}).")
@@ -406,10 +431,10 @@ def _coerce(name: str, value: Any) -> Any:
     parameter = TABLE[name]
     if parameter.null and (value is None or value in ("", "null", "None", "~")):
         return None
-    if parameter.kind == "languages":
-        return _languages(name, value)
     if parameter.kind == "language":
         return _language(name, value)
+    if parameter.kind == "languages":
+        return _languages(name, value)
     if parameter.kind == "seeds":
         return _seeds(name, value)
     if parameter.kind == "sizes":
@@ -460,26 +485,26 @@ def _items(name: str, value: Any) -> list:
     return list(value)
 
 
+def _language(name: str, language: Any) -> str:
+    if isinstance(language, bool):
+        raise InputError(
+            f"Parameter {name!r} holds {language}: YAML reads a bare no as false and yes as true, "
+            'so write the code in quotes ("no" for Norwegian).'
+        )
+    if not isinstance(language, str) or not LOCALE.fullmatch(language):
+        raise InputError(
+            f"Parameter {name!r} holds {language!r}, which is no locale code of Common Voice "
+            'such as "de", "zh-CN" or "hy-AM".'
+        )
+    return language
+
+
 def _languages(name: str, value: Any) -> tuple[str, ...]:
     languages = [_language(name, language) for language in _items(name, value)]
     _refuse_repeats(name, languages)
     if len(languages) < 2:
         raise InputError(f"Parameter {name!r} is {languages}: give at least two languages.")
     return tuple(languages)
-
-
-def _language(name: str, value: Any) -> str:
-    if isinstance(value, bool):
-        raise InputError(
-            f"Parameter {name!r} holds {value}: YAML reads a bare no as false and yes as true, "
-            'so write the code in quotes ("no" for Norwegian).'
-        )
-    if not isinstance(value, str) or not LOCALE.fullmatch(value):
-        raise InputError(
-            f"Parameter {name!r} holds {value!r}, which is no locale code of Common Voice "
-            'such as "de", "zh-CN" or "hy-AM".'
-        )
-    return value
 
 
 def _seeds(name: str, value: Any) -> tuple[int, ...]:

@@ -31,6 +31,7 @@ class Work:
     n_decoded: int
     text: str
     seconds_per_clip: Mapping[str, tuple[float, float]] = field(default_factory=lambda: SECONDS_PER_CLIP)
+    seconds: float | None = None  # of one CPU core, where it is not counted in clips
 
 
 def estimate(params: Params) -> tuple[tuple[str, ...], str]:
@@ -41,6 +42,9 @@ def estimate(params: Params) -> tuple[tuple[str, ...], str]:
         work = _WORK[params.notebook](params)
     except InputError as error:  # n_samples is auto and not chosen yet
         return ("-", "-", "-", "-"), str(error)
+    if work.seconds is not None:
+        disk = "~" + _size(work.n_decoded * SECONDS_OF_A_CLIP * 16000 * 2)
+        return (str(work.n_trainings), "-", "~" + duration(work.seconds), disk), f"{work.text}. One CPU core."
     measured = _durations(paths.store_file(params.output_dir), work.tasks)
     cores = usable_cores()
     workers = params.n_workers or (cores if params.device == "cpu" else 1)
@@ -145,11 +149,31 @@ def _n_test(params: Params) -> int:
     return 2 * params.max_test_samples if params.max_test_samples else TEST_CLIPS
 
 
+def _of_unsupervised(params: Params) -> Work:
+    """Small models by the thousand; seconds are those of one core of 2024, measured at the sizes of ``mini``."""
+    n_seeds, sizes = len(params.seeds), [*params.text_sizes, *params.speech_sizes]
+    n_trainings = 6 * params.n_problems * params.n_starts + n_seeds * (7 * params.n_starts + len(sizes) + 8)
+    n_clips = params.n_clips or (
+        params.speakers_per_language * params.utterances_per_speaker if params.corpus == "synthetic" else TEST_CLIPS
+    )
+    seconds = (
+        0.003 * params.n_instances
+        + 2e-4 * params.n_problems * params.n_starts * params.n_steps
+        + 1e-5 * n_seeds * params.speech_sizes[-1] * params.n_iterations * (4 + params.n_starts / 2)
+        + 0.005 * n_seeds * params.n_starts * params.adversarial_steps
+        + 2e-4 * n_seeds * n_clips * params.n_iterations
+        + 0.05 * n_clips
+    )
+    text = f"{params.n_instances} random models; {n_trainings} unsupervised trainings of small tables; {n_clips} clips"
+    return Work((), n_trainings, 0, 0, n_clips, text, seconds)
+
+
 _WORK = {
     "01_learning_curves": _of_curves,
     "02_gr_cltm": lambda params: _of_matrix(params, "gender"),
     "03_sv_cltm": lambda params: _of_matrix(params, "speaker"),
     "04_whisper_weighted_ce": _of_whisper,
+    "06_unsupervised_asr": _of_unsupervised,
 }
 
 

@@ -44,7 +44,13 @@ OTHERS = {
     ),
     "04_whisper_weighted_ce": (
         ["forgetting", "steps", "wer"],
-        "beside_the_paper checkpoints clips corpus forgetting_by_language left_out rates test_set_intervals transcripts",
+        "beside_the_paper checkpoints clips corpus forgetting_by_language left_out rates test_set_intervals "
+        "transcripts",
+    ),
+    "06_unsupervised_asr": (
+        "bound conditioning conditions methods sample_sizes speech training".split(),
+        "against_topline constants corpus counterexamples objectives objectives_summary phone_error_rates phones "
+        "population sample_size_errors skipped speech_facts symbol_errors tightness violations",
     ),
 }
 
@@ -207,6 +213,8 @@ def test_the_other_notebooks_run_on_real_speech_by_parameters_alone(tmp_path, na
     values = {"languages": ["am", "en", "ko"], "seeds": [0, 1], "max_test_samples": 8}
     if name == "03_sv_cltm":
         values["shared_languages"] = ["da", "en"]
+    elif name == "06_unsupervised_asr":
+        values = {"language": "en", "seeds": [0, 1], "max_seconds": 20.0}
     elif name == "04_whisper_weighted_ce":
         values = {"languages": ["da", "en"], "low_resource_language": "pl", "seeds": [0, 1]}
     words = p(corpus="common_voice", corpus_dir=str(REAL_MINI), output_dir=str(tmp_path), **values)

@@ -20,6 +20,7 @@ SMOKE = params.read_profile("smoke", NOTEBOOK)
 OWN = {  # values of the parameters that other notebooks have
     "gender_n_samples": [2, 4], "speaker_n_samples": [6, 12], "speakers_per_sample": 0.25, "embedding_layers": 4,
     "trim_db": None, "shared_languages": ["de", "tr"], "gender_batch_size": None, "gender_learning_rate": None,
+    **params.read_profile("smoke", "06_unsupervised_asr"),
 }  # fmt: skip
 CASES = [(notebook, name) for notebook, names in params.NOTEBOOKS.items() for name in names]
 
@@ -30,7 +31,7 @@ def load(**changes):
 
 def load_other(notebook, **changes):
     """Load the parameters of any notebook, all right but for the changes."""
-    values = {**SMOKE, **OWN}
+    values = {**OWN, **SMOKE}
     return params.load(notebook, {name: values[name] for name in params.NOTEBOOKS[notebook]} | changes)
 
 
@@ -196,7 +197,7 @@ def test_auto_is_for_parameters_that_say_so():
 
 @pytest.mark.parametrize("notebook, name", CASES)
 def test_every_parameter_of_every_notebook_is_needed(notebook, name):
-    values = {**SMOKE, **OWN}
+    values = {**OWN, **SMOKE}
     rest = {other: values[other] for other in params.NOTEBOOKS[notebook] if other != name}
     with pytest.raises(InputError, match=f"Parameter '{name}' of notebook {notebook} is missing"):
         params.load(notebook, rest)

@@ -19,6 +19,14 @@ from cltmlib.figures.style import (
     save_figure,
     style,
 )
+from cltmlib.figures.unsupervised import (
+    bound_scatter,
+    conditioning_curves,
+    conditions,
+    method_dots,
+    sample_size_curves,
+    training_curves,
+)
 
 __all__ = [
     "COLOUR_LIMIT",
@@ -26,6 +34,9 @@ __all__ = [
     "PAGE_IN",
     "STYLE",
     "StudyFigure",
+    "bound_scatter",
+    "conditioning_curves",
+    "conditions",
     "distance_against_transfer",
     "embedding_map",
     "family_order",
@@ -35,10 +46,13 @@ __all__ = [
     "interval_curve",
     "learning_curves",
     "learning_curves_by_language",
+    "method_dots",
+    "sample_size_curves",
     "save_figure",
     "self_gain_bars",
     "style",
     "systems_wer",
+    "training_curves",
     "training_weights",
     "trial_scores",
 ]

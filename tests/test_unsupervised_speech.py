@@ -1,0 +1,205 @@
+"""Phones, units, alignment and error rates; the figures of notebook 06; its parameters."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from figure_checks import assert_legible, lines
+from numpy.testing import assert_allclose
+
+from cltmlib import figures, params, planning, unsupervised
+from cltmlib.errors import InputError
+from cltmlib.unsupervised import phones, population, report, simulation, speech
+from cltmlib.unsupervised.adversarial import emission_of, train_adversarially
+
+NOTEBOOK = "06_unsupervised_asr"
+SMOKE = params.read_profile("smoke", NOTEBOOK)
+
+
+def test_phones_come_from_spelling_alone():
+    found = phones.phones_of(["Buenos días", "", "tres niños"], "es")
+    assert found[0] == list("bwenosðias") and found[1] == [] and found[2] == list("tɾesniɲos")
+    assert phones.phones_of(["Schweiz"], "de")[0][-1] in ("ts", "s")
+    assert phones.phones_of(["uno", "dos"], "es") == [["u", "n", "o"], ["d", "o", "s"]]
+
+
+def test_a_language_that_espeak_does_not_speak_is_named():
+    with pytest.raises(InputError, match="Parameter 'language' is 'xx'"):
+        phones.phones_of(["a"], "xx")
+
+
+def test_rare_phones_share_one_label():
+    text = [list("aaab"), list("aabc"), list("d")]
+    assert phones.alphabet(text, 3) == ["a", "b", phones.OTHER]
+    assert phones.alphabet(text, 9) == ["a", "b", "c", "d"]
+    assert phones.to_labels(list("abcx"), ["a", "b", phones.OTHER]) == [0, 1, 2, 2]
+    assert phones.to_labels(list("abcx"), ["a", "b"]) == [0, 1]
+    with pytest.raises(InputError, match="'n_phones'"):
+        phones.alphabet([["a"]], 5)
+
+
+def test_alignment_is_the_best_monotone_one():
+    generator = np.random.default_rng(0)
+    for _ in range(30):
+        n_units, n_phones = 7, int(generator.integers(1, 5))
+        units, labels = generator.integers(0, 4, n_units), generator.integers(0, 3, n_phones)
+        logs = np.log(generator.dirichlet(np.ones(4), 3))
+        path = speech.align(units, labels, logs)
+        assert path[0] == 0 and path[-1] == n_phones - 1 and set(np.diff(path)) <= {0, 1}
+
+        def score(cuts, units=units, labels=labels, logs=logs, n_phones=n_phones):
+            at = np.searchsorted(cuts, np.arange(len(units)), side="right")
+            return logs[labels[at], units].sum()
+
+        from itertools import combinations
+
+        best = max(score(np.array(cuts, dtype=int)) for cuts in combinations(range(1, n_units), n_phones - 1))
+        assert logs[labels[path], units].sum() == pytest.approx(best)
+
+
+def test_phone_error_rate_counts_edits():
+    assert speech.phone_error_rate([[1, 2, 3]], [[1, 2, 3]]) == 0
+    assert speech.phone_error_rate([[1, 2, 3], [4]], [[1, 3], [4, 5]]) == 0.5
+    assert speech.phone_error_rate([[1]], [[2, 3, 4]]) == 3
+
+
+def fake_clips(n_clips=60, seed=0, dependent=False):
+    """Clips whose phones are heard as noisy points; the text comes from the same bigram."""
+    generator = np.random.default_rng(seed)
+    model = unsupervised.NGram(([0.7, 0.2, 0.1], [[0.1, 0.8, 0.1], [0.1, 0.2, 0.7], [0.5, 0.2, 0.3]]))
+    centres = 4 * np.eye(3)
+    names, features, sentences = list("abc"), [], []
+    for _ in range(n_clips):
+        labels = model.sample(1, 12, generator)[0]
+        frames = np.repeat(centres[labels], generator.integers(2, 5, len(labels)), axis=0)
+        features.append((frames + 0.3 * generator.normal(size=frames.shape)).astype(np.float32))
+        sentences.append([names[label] for label in labels])
+    return ["".join(sentence) for sentence in sentences], sentences, features
+
+
+def test_speech_that_keeps_the_conditions_is_recognised_without_transcripts():
+    sentences, phone_lists, features = fake_clips(200)
+    clips = speech.prepare_clips(sentences, phone_lists, features, 5, seed=0)
+    table, facts = speech.recognise_speech(clips, n_units=6, n_iterations=30, n_starts=4, seed=0)
+    rates = table.set_index(["task", "method"])["phone_error_rate"]
+    assert rates["segments", "supervised"] < 0.1 and rates["segments", "EM best"] < 0.15
+    assert rates["segments", "chance"] > 0.3 and facts["n_left_out"] == 0
+    assert abs(facts["dependence_segments"]) < 0.1
+
+
+def test_sentences_are_never_in_two_parts():
+    sentences = [f"sentence {k % 20}" for k in range(60)]
+    part = speech.split_sentences(sentences, seed=0)
+    assert pd.DataFrame({"s": sentences, "p": part}).groupby("s")["p"].nunique().max() == 1
+    assert set(part) == {"text", "train", "test"}
+    with pytest.raises(InputError, match="7 different sentences"):
+        speech.split_sentences(list("abcdefg"), seed=0)
+
+
+def test_dependence_is_zero_where_condition_1_holds_and_not_elsewhere():
+    generator = np.random.default_rng(1)
+    labels = generator.integers(0, 2, 20000)
+    free = 2 * labels + generator.integers(0, 2, len(labels))
+    speaker = 2 * labels + np.repeat(generator.integers(0, 2, 200), 100)  # who speaks shows in every symbol
+    parts = [np.split(x, 200) for x in (labels, free, speaker)]
+    assert abs(speech.dependence(list(zip(parts[1], parts[0], strict=True)), 0)) < 0.01
+    assert speech.dependence(list(zip(parts[2], parts[0], strict=True)), 0) > 0.6
+
+
+def test_too_many_units_are_named():
+    with pytest.raises(InputError, match="'n_units' is 50"):
+        speech.cluster(np.zeros((10, 2), np.float32), 50, 0)
+
+
+@pytest.mark.parametrize("layer, dim", [(None, 39), (2, 128)])
+def test_features_are_normalised_over_the_frames_of_a_clip(layer, dim):
+    from cltmlib.encoders import load_encoder
+    from cltmlib.testing import sine_utterance
+
+    encoder = None if layer is None else load_encoder("mini-hubert")
+    (found,) = speech.extract_features([sine_utterance(1.0)], encoder, layer, "auto")
+    assert found.shape[1] == dim and 45 <= len(found) <= 50 and found.dtype == np.float32
+    assert_allclose(found.mean(0), 0, atol=1e-3)
+    if layer is not None:
+        with pytest.raises(InputError, match="'feature_layer' is 9, but mini-hubert has 4 layers"):
+            speech.extract_features([sine_utterance(1.0)], encoder, 9)
+
+
+def test_adversarial_training_is_repeatable_and_gives_distributions():
+    problem = simulation.draw_problem("full-rank bigram", 200, 200, 0)
+    symbols, text = problem.symbols[None], torch.from_numpy(problem.text)[None]
+    first, second = (train_adversarially(symbols, text, 6, 12, 3, seed=1) for _ in range(2))
+    assert torch.equal(first, second) and first.shape == (1, 12, 6)
+    assert_allclose(first.sum(-1), 1)
+    assert_allclose(emission_of(first[0], problem.symbols).sum(1), 1)
+
+
+@pytest.fixture(scope="module")
+def experiments():
+    torch.set_num_threads(1)
+    return {
+        "methods": unsupervised.compare_methods(simulation.KINDS, [0, 1], 100, 100, 3, 1),
+        "sizes": unsupervised.sample_sizes([5, 50], [20, 100], [0, 1], 3),
+        "objectives": unsupervised.compare_objectives([0, 1], 100, 100, 3, 2, 2),
+        "runs": population.train_on_population(list(unsupervised.KINDS), 2, 2, 10, 0),
+        "instances": unsupervised.validate_bound(60, 0),
+        "sweep": unsupervised.conditioning_sweep([1.0, 0.1], 5, 0),
+    }
+
+
+def test_figures_show_the_tables_and_are_legible(experiments):
+    drawn = {
+        "conditions": figures.conditions({"one": np.eye(3), "two": np.full((3, 3), 1 / 3)}),
+        "bound": figures.bound_scatter(experiments["instances"]),
+        "sweep": figures.conditioning_curves(experiments["sweep"]),
+        "training": figures.training_curves(experiments["runs"]),
+        "sizes": figures.sample_size_curves(experiments["sizes"]),
+        "methods": figures.method_dots(experiments["methods"], "language_model", "symbol_error", "symbol error", "n."),
+    }
+    for name, figure in drawn.items():
+        assert_legible(figure), name
+    sizes = experiments["sizes"]
+    (line,) = lines(drawn["sizes"].axes[0], "text EM flat")
+    of_text = sizes[(sizes["varied"] == "text") & (sizes["method"] == "EM flat")].groupby("size")["symbol_error"].mean()
+    assert_allclose(line.get_ydata(), of_text.to_numpy())
+    dots = lines(drawn["methods"].axes[0], "full-rank bigram EM flat")
+    methods = experiments["methods"].set_index(["language_model", "method"])["symbol_error"]
+    assert_allclose(np.array(dots[0].get_xdata(), float), methods["full-rank bigram", "EM flat"].mean())
+
+
+def test_sentences_follow_the_tables(experiments):
+    against = unsupervised.against_topline(experiments["methods"])
+    against["excess"] = [1.0, 3.0, 1.0, 1.0]
+    text = report.topline_sentence(against)
+    assert "stationary bigram" in text and text.count("NOT within") == 1
+    violated = unsupervised.violations(experiments["instances"])
+    assert "60 random pairs" in report.validation_sentence(violated, experiments["instances"])
+    summary = unsupervised.objectives_summary(experiments["objectives"])
+    assert set(summary.index) == {"cross-entropy", "adversarial", "adversarial + LM"}
+    assert "topline" in unsupervised.objectives_sentence(summary)
+    runs = experiments["runs"]
+    sentence = population.population_sentence(runs, population.population_summary(runs).assign(bound_used=2.0))
+    assert "VIOLATED" in sentence
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"language": False}, "bare no as false"),
+        ({"language": "Spanish"}, "no locale code"),
+        ({"language": ["es"]}, "Parameter 'language'"),
+        ({"text_sizes": []}, "'text_sizes' and 'speech_sizes'"),
+        ({"seeds": [0]}, "two or more"),
+        ({"n_phones": 1}, "'n_phones'"),
+        ({"feature_layer": 0}, "'feature_layer'"),
+        ({"n_instances": 0}, "'n_instances'"),
+    ],
+)
+def test_bad_parameters_are_named(changes, message):
+    with pytest.raises(InputError, match=message):
+        params.load(NOTEBOOK, {**SMOKE, **changes})
+
+
+def test_plan_needs_no_store():
+    row, note = planning.estimate(params.load(NOTEBOOK, SMOKE))
+    assert row[1] == "-" and "random models" in note
