@@ -1,8 +1,9 @@
 """Find a pretrained model by name: a stand-in of this library, a local folder, or a repository on the Hub."""
 
+import contextlib
 import hashlib
 import pickle
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,20 @@ from cltmlib.repeatable import pin_instruction_set
 
 STAND_INS = Path(__file__).parent / "models"  # small pretrained models kept with the library
 RANDOM_PREFIX = "random:"
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers' advice and progress bars out of notebooks; errors still come as exceptions."""
+    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()
 
 
 @dataclass(frozen=True)
@@ -50,20 +65,14 @@ class Checkpoint:
         Raises:
             InputError: weights are missing or unreadable.
         """
-        level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-        transformers_logging.set_verbosity_error()
-        transformers_logging.disable_progress_bar()
         try:
-            model, report = model_class.from_pretrained(
-                self.where, dtype=torch.float32, output_loading_info=True, **self.options
-            )
+            with quiet_transformers():
+                model, report = model_class.from_pretrained(
+                    self.where, dtype=torch.float32, output_loading_info=True, **self.options
+                )
         except (OSError, RuntimeError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
             reason = str(error).strip().splitlines()[0]
             raise InputError(f"Model {self.name!r} has a configuration but no readable weights: {reason}") from error
-        finally:
-            transformers_logging.set_verbosity(level)
-            if bars:
-                transformers_logging.enable_progress_bar()
         missing = set(report["missing_keys"]) - set(may_lack)
         if missing:
             raise InputError(

@@ -153,14 +153,15 @@ class Whisper:
             max_tokens: at which to stop; a model that loops does so for ever.
         """
         model.eval()
-        tokens = model.generate(
-            features,
-            language=[self.language_code(language) for language in languages],
-            task="transcribe",
-            max_new_tokens=min(max_tokens, self.max_tokens),
-            num_beams=1,
-            do_sample=False,
-        )
+        with checkpoints.quiet_transformers():  # Whisper's own generate sets off warnings of the generic one
+            tokens = model.generate(
+                features,
+                language=[self.language_code(language) for language in languages],
+                task="transcribe",
+                max_new_tokens=min(max_tokens, self.max_tokens),
+                num_beams=1,
+                do_sample=False,
+            )
         return [text.strip() for text in self.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
 
 
