@@ -66,7 +66,7 @@ def _list(arguments: argparse.Namespace) -> None:
 
 
 def _pretraining(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", choices=("mini-hubert", "mini-whisper"), help="which stand-in")
+    parser.add_argument("model", choices=("mini-hubert", "mini-whisper", "mini-qwen"), help="which stand-in")
     parser.add_argument("--folder", metavar="DIR", help="where the model goes (default: cltmlib/models/MODEL)")
     parser.add_argument(
         "--compare",
@@ -79,12 +79,14 @@ def _pretrain(arguments: argparse.Namespace) -> None:
     from pathlib import Path
 
     from cltmlib import checkpoints, study
-    from cltmlib.pretrain import hubert, whisper
+    from cltmlib.pretrain import hubert, qwen, whisper
 
     folder = Path(arguments.folder) if arguments.folder else checkpoints.STAND_INS / arguments.model
-    if arguments.model == "mini-whisper":
-        if arguments.compare:
-            raise InputError("--compare is for mini-hubert: notebook 04 tells what mini-whisper can do.")
+    if arguments.model != "mini-hubert" and arguments.compare:
+        raise InputError("--compare is for mini-hubert: notebooks 04 and 05 tell what the others can do.")
+    if arguments.model == "mini-qwen":
+        print("share of exact answers on unseen sentences:", qwen.make_stand_in(folder, qwen.Recipe()))
+    elif arguments.model == "mini-whisper":
         print("word error rate:", whisper.make_stand_in(folder, whisper.Recipe()))
     elif arguments.compare:
         names = (str(folder), f"{checkpoints.RANDOM_PREFIX}{folder}")

@@ -44,7 +44,7 @@ class Checkpoint:
         where: what ``from_pretrained`` takes, with ``options``.
         options: keyword arguments for ``from_pretrained``.
         config: its configuration.
-        feature_extractor: says sampling rate and how audio is prepared.
+        feature_extractor: says sampling rate and how audio is prepared; None for models of text.
         fingerprint: identifies configuration and weights; part of every training's key.
         revision: commit of a Hub repository, resolved; None for a folder.
         random_init: only the architecture is wanted; weights are drawn anew for every training.
@@ -59,8 +59,10 @@ class Checkpoint:
     revision: str | None
     random_init: bool
 
-    def weights(self, model_class: type[PreTrainedModel], may_lack: Collection[str] = ()) -> PreTrainedModel:
-        """Load all weights in float32 or none: transformers fills what a checkpoint lacks with random numbers.
+    def weights(
+        self, model_class: type[PreTrainedModel], may_lack: Collection[str] = (), dtype: torch.dtype = torch.float32
+    ) -> PreTrainedModel:
+        """Load all weights or none: transformers fills what a checkpoint lacks with random numbers.
 
         Raises:
             InputError: weights are missing or unreadable.
@@ -68,7 +70,7 @@ class Checkpoint:
         try:
             with quiet_transformers():
                 model, report = model_class.from_pretrained(
-                    self.where, dtype=torch.float32, output_loading_info=True, **self.options
+                    self.where, dtype=dtype, output_loading_info=True, **self.options
                 )
         except (OSError, RuntimeError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
             reason = str(error).strip().splitlines()[0]
@@ -82,7 +84,7 @@ class Checkpoint:
         return model
 
 
-def find(name: str, revision: str | None, model_type: str) -> Checkpoint:
+def find(name: str, revision: str | None, model_type: str, hears: bool = True) -> Checkpoint:
     """Find a model by the name of a stand-in, a local folder or a Hub repository.
 
     Args:
@@ -90,6 +92,7 @@ def find(name: str, revision: str | None, model_type: str) -> Checkpoint:
             ``random:`` the architecture alone is meant.
         revision: commit of a Hub repository.
         model_type: of transformers, such as ``"hubert"``.
+        hears: its feature extractor settings are needed; False for models of text.
 
     Raises:
         InputError: it is not there, of another type, or lacks feature extractor settings.
@@ -102,8 +105,8 @@ def find(name: str, revision: str | None, model_type: str) -> Checkpoint:
     where = str(source) if local else name
     stand_ins = ", ".join(sorted(path.name for path in STAND_INS.glob("*")))
     nowhere = InputError(
-        f"Model {name!r} cannot be loaded: it is neither a stand-in ({stand_ins}), nor a folder with config.json and "
-        "preprocessor_config.json, nor a model on the Hub that is cached or reachable from here."
+        f"Model {name!r} cannot be loaded: it is neither a stand-in ({stand_ins}), nor a folder with config.json"
+        f"{' and preprocessor_config.json' * hears}, nor a model on the Hub that is cached or reachable from here."
     )
     if not local and "/" not in name:  # a Hub name has an owner; asking for one without would only wait for the network
         raise nowhere
@@ -112,7 +115,7 @@ def find(name: str, revision: str | None, model_type: str) -> Checkpoint:
             revision = extract_commit_hash(cached_file(name, "config.json", revision=revision), None)
         options = {} if local else {"revision": revision}
         config = AutoConfig.from_pretrained(where, **options)
-        feature_extractor = AutoFeatureExtractor.from_pretrained(where, **options)
+        feature_extractor = AutoFeatureExtractor.from_pretrained(where, **options) if hears else None
     except (OSError, ValueError) as error:
         raise nowhere from error
     if config.model_type != model_type:

@@ -65,9 +65,11 @@ class Parameter:
 
 
 TABLE: dict[str, Parameter] = {
-    "corpus": Parameter("text", "where the speech comes from", choices=("common_voice", "synthetic")),
+    "corpus": Parameter("text", "where the speech comes from", choices=("common_voice", "fleurs", "synthetic")),
     "corpus_dir": Parameter("text", "release folder of the corpus (LANG/train.tsv, LANG/clips/)", null=True),
     "languages": Parameter("languages", "Common Voice locale codes, in the order of the matrix"),
+    "zero_shot_languages": Parameter("languages", "languages that are tested without having been trained"),
+    "target_language": Parameter("language", "language of the translations"),
     "low_resource_language": Parameter("language", "the language that counts more; not among languages"),
     "speakers_per_language": Parameter("integer", "speakers of each language, synthetic corpus; even", least=6),
     "utterances_per_speaker": Parameter("integer", "utterances of each synthetic speaker", least=1),
@@ -76,11 +78,17 @@ TABLE: dict[str, Parameter] = {
     "encoder_revision": Parameter("text", "commit of the encoder on the Hub", null=True),
     "model": Parameter("text", "Whisper model: Hub name, local folder or built-in stand-in"),
     "model_revision": Parameter("text", "commit of the model on the Hub", null=True),
+    "llm": Parameter("text", "Qwen2 language model: Hub name, local folder or built-in stand-in"),
+    "llm_revision": Parameter("text", "commit of the language model on the Hub", null=True),
     "n_train_clips": Parameter(
         "integer", "training clips of each language; null: as many as the low-resource language has", least=1, null=True
     ),
     "n_dev_clips": Parameter("integer", "clips per language that choose the checkpoint; null: all", least=1, null=True),
     "n_test_clips": Parameter("integer", "test clips per language; null: all", least=1, null=True),
+    "n_train_sentences": Parameter("integer", "sentences to train on; null: all", least=2, null=True),
+    "n_test_sentences": Parameter(
+        "integer", "sentences that all languages are tested on; null: all", least=2, null=True
+    ),
     "n_samples": Parameter(
         "integer",
         "N: clips per gender (02) or clips (03) in D_i; auto: as 01_learning_curves found",
@@ -105,7 +113,7 @@ TABLE: dict[str, Parameter] = {
     "device": Parameter("text", "where trainings run; auto: cuda if there is one", choices=("auto", "cpu", "cuda")),
     "precision": Parameter("text", "number format of the GPU's products", choices=("float32", "float16", "bfloat16")),
     "batch_size": Parameter("integer", "clips per step", least=1),
-    "learning_rate": Parameter("number", "learning rate of AdamW: constant, but the highest in 04", above=0),
+    "learning_rate": Parameter("number", "learning rate of AdamW: constant, but the highest in 04 and 05", above=0),
     "n_steps": Parameter("integer", "optimiser steps of each training (06: of exact training)", least=1),
     "warmup_steps": Parameter("integer", "steps over which the learning rate rises; then it falls to 0", least=0),
     "weight_decay": Parameter("number", "weight decay of AdamW", least=0),
@@ -126,6 +134,20 @@ TABLE: dict[str, Parameter] = {
     "executor": Parameter("text", "who runs the trainings", choices=("local", "ray")),
     "n_workers": Parameter("integer", "trainings at a time; null: one per core, one on a GPU", least=1, null=True),
     "output_dir": Parameter("text", "where tables and figures go; relative to the repository"),
+    # 05_potsa_ablations
+    "n_queries": Parameter("integer", "query tokens of the Q-Former", least=1),
+    "n_blocks": Parameter("integer", "blocks of the Q-Former", least=2),
+    "qformer_width": Parameter("integer", "width of the Q-Former; a multiple of qformer_heads", least=1),
+    "qformer_heads": Parameter("integer", "attention heads of the Q-Former", least=1),
+    "transcription_steps": Parameter("integer", "steps of stage 1: transcripts of the first language", least=0),
+    "translation_steps": Parameter("integer", "steps of stage 1: translations of the first language", least=0),
+    "stage_1_learning_rate": Parameter("number", "highest learning rate of AdamW in stage 1", above=0),
+    "n_pairs": Parameter("integer", "parallel pairs that are aligned per step", least=1),
+    "alpha": Parameter("number", "weight of the alignment", least=0),
+    "epsilon": Parameter("number", "weight of the transport's entropy", above=0),
+    "rho": Parameter("number", "layer schedule: weight of the newest reward; at most 1", above=0),
+    "beta": Parameter("number", "layer schedule: weight of the bonus for layers seldom aligned", least=0),
+    "tau": Parameter("number", "layer schedule: temperature", above=0),
     # 06_unsupervised_asr
     "language": Parameter("language", "Common Voice locale code of the one language"),
     "n_clips": Parameter("integer", "clips of the corpus at most; null: all", least=8, null=True),
@@ -152,6 +174,12 @@ _WHISPER = (
     "warmup_steps", "weight_decay", "n_checkpoints", "augmentation", "linear_initial", "linear_final", "ratio_alpha",
     "ratio_smoothing", "rehearsal_share", "ewc_strength",
 )  # fmt: skip
+_SPEECH_LLM = (
+    "zero_shot_languages", "target_language", "model", "model_revision", "llm", "llm_revision", "n_train_sentences",
+    "n_test_sentences", "n_queries", "n_blocks", "qformer_width", "qformer_heads", "transcription_steps",
+    "translation_steps", "stage_1_learning_rate", "n_steps", "warmup_steps", "n_pairs", "alpha", "epsilon", "rho",
+    "beta", "tau",
+)  # fmt: skip
 _SPEAKER = ("speakers_per_sample", "embedding_layers", "trim_db")
 
 NOTEBOOKS: dict[str, tuple[str, ...]] = {
@@ -162,6 +190,7 @@ NOTEBOOKS: dict[str, tuple[str, ...]] = {
     "02_gr_cltm": (*_CORPUS, *_ENCODER, "n_samples", "samples_per_speaker", *_CLIPS, *_RUN),
     "03_sv_cltm": (*_CORPUS, "shared_languages", *_ENCODER, "n_samples", *_SPEAKER, *_CLIPS, *_RUN),
     "04_whisper_weighted_ce": (*_CORPUS, *_WHISPER, *_RUN),
+    "05_potsa_ablations": (*_CORPUS, *_SPEECH_LLM, *_RUN),
     "06_unsupervised_asr": (
         "n_instances", "n_problems", "n_starts", "n_steps", "n_iterations", "adversarial_steps", "text_sizes",
         "speech_sizes", "corpus", "corpus_dir", "language", "speakers_per_language", "utterances_per_speaker",
@@ -173,6 +202,7 @@ NOTEBOOKS: dict[str, tuple[str, ...]] = {
 _COMPARED = (
     "01_learning_curves",
     "03_sv_cltm",
+    "05_potsa_ablations",
     "06_unsupervised_asr",
 )  # notebooks that mean nothing with a single seed
 
@@ -271,6 +301,13 @@ Correct or remove it and start again.
             f"Parameter 'corpus_dir' is {values['corpus_dir']!r} but 'corpus' is 'synthetic': "
             "set corpus to common_voice, or corpus_dir to null."
         )
+    if (values.get("corpus") == "fleurs") != (notebook == "05_potsa_ablations") and values.get("corpus") != "synthetic":
+        raise InputError(
+            f"Parameter 'corpus' of notebook {notebook} is {values['corpus']!r}: only FLEURS and the synthetic corpus "
+            "have the parallel sentences that 05 needs, and FLEURS lacks the speakers that the others need."
+        )
+    if notebook == "05_potsa_ablations":
+        _check_speech_llm(values)
     if notebook == "01_learning_curves" and not (values["gender_n_samples"] or values["speaker_n_samples"]):
         raise InputError("Parameters 'gender_n_samples' and 'speaker_n_samples' are both empty: give sizes for a task.")
     if notebook in _COMPARED and len(values["seeds"]) < 2:
@@ -294,6 +331,22 @@ Correct or remove it and start again.
     if shortest is not None and longest is not None and shortest >= longest:
         raise InputError(f"Parameter 'min_seconds' ({shortest:g}) must be below 'max_seconds' ({longest:g}).")
     return params
+
+
+def _check_speech_llm(values: Mapping[str, Any]) -> None:
+    every = [*values["languages"], *values["zero_shot_languages"], values["target_language"]]
+    if repeated := [language for k, language in enumerate(every) if language in every[:k]]:
+        raise InputError(
+            f"Language {repeated[0]!r} is named twice among 'languages', 'zero_shot_languages' and 'target_language': "
+            "name it in one of them."
+        )
+    if values["qformer_width"] % values["qformer_heads"]:
+        raise InputError(
+            f"Parameter 'qformer_width' ({values['qformer_width']}) must be a multiple of 'qformer_heads' "
+            f"({values['qformer_heads']})."
+        )
+    if values["rho"] > 1:
+        raise InputError(f"Parameter 'rho' is {values['rho']}: it must be above 0 and at most 1.")
 
 
 def resolve(notebook: str, given: Mapping[str, Any]) -> Params:
@@ -345,7 +398,7 @@ def write_run_json(path: str | os.PathLike, params: Params, **extra: Any) -> Non
     are shortened, so that nothing of the machine is left in it.
     """
     values = params.as_dict()
-    for name in ("corpus_dir", "encoder", "model", "output_dir"):
+    for name in ("corpus_dir", "encoder", "model", "llm", "output_dir"):
         if values.get(name) is not None and os.path.isabs(os.path.expanduser(values[name])):
             values[name] = paths.without_machine(values[name])
     record = {
@@ -561,7 +614,9 @@ def package_versions() -> dict[str, str | None]:
     from importlib import metadata
 
     versions: dict[str, str | None] = {"python": sys.version.split()[0]}
-    for package in "cltmlib torch torchaudio transformers datasets soundfile numpy scipy pandas scikit-learn".split():
+    for (
+        package
+    ) in "cltmlib torch torchaudio transformers datasets soundfile numpy scipy pandas scikit-learn sacrebleu".split():
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

@@ -52,12 +52,12 @@ def from_params(params: Mapping, templates: Sequence[str] | None = None) -> "Dat
     """Load the corpus that a notebook's parameters name (``corpus``, ``corpus_dir``, ``languages``, ...).
 
     Args:
-        params: also with ``low_resource_language``, which is loaded after the others.
+        params: ``low_resource_language``, ``zero_shot_languages`` and ``target_language`` are loaded after the others.
         templates: kinds of sentences of the synthetic corpus; None for all.
     """
     languages = list(params["languages"])
-    if "low_resource_language" in params:
-        languages.append(params["low_resource_language"])
+    languages += params.get("zero_shot_languages", ())
+    languages += [params[name] for name in ("low_resource_language", "target_language") if name in params]
     if params["corpus"] == "synthetic":
         return load_corpus(
             "synthetic",
