@@ -16,6 +16,10 @@ SECONDS_PER_CLIP = {"cpu core": (3.0, 0.8), "GPU": (0.05, 0.015), "stand-in": (0
 WHISPER_SECONDS_PER_CLIP = {"cpu core": (10.0, 8.0), "GPU": (0.03, 0.03), "stand-in": (0.02, 0.01)}
 # Of `cltmlib.weighted_ce`, which loads torch; a test compares them.
 WHISPER_SYSTEMS, FISHER_CLIPS = 11, 20
+# The same for the speech LLM over cached encoder outputs, guesses but for the stand-in; and how many of the systems of
+# `cltmlib.potsa` there are, are aligned, are compensated. A test compares them.
+SPEECH_LLM_SECONDS_PER_CLIP = {"cpu core": (60.0, 60.0), "GPU": (0.1, 0.3), "stand-in": (0.0015, 0.002)}
+POTSA_SYSTEMS, POTSA_ALIGNED, POTSA_COMPENSATED = 12, 10, 10
 TEST_CLIPS = 1000  # per language, where the whole test set is used: Common Voice has from 100 to 16 000
 SECONDS_OF_A_CLIP = 5.0  # mean of Common Voice
 
@@ -145,6 +149,29 @@ def _of_whisper(params: Params) -> Work:
     )
 
 
+def _of_speech_llm(params: Params) -> Work:
+    """Speech LLM: every system with each seed, and per seed two models of stage 1; all clips are encoded once."""
+    n_seeds, n_trained, n_zero_shot = len(params.seeds), len(params.languages), len(params.zero_shot_languages)
+    n_clips = (  # per language; FLEURS has about 2,600 training clips and 650 for test of each
+        round(0.9 * params.speakers_per_language * params.utterances_per_speaker)
+        if params.corpus == "synthetic"
+        else 3250
+    )
+    n_test = params.n_test_sentences or round(0.3 * n_clips)
+    steps = params.n_steps * (POTSA_SYSTEMS * params.batch_size + POTSA_ALIGNED * 2 * params.n_pairs)
+    first_stage = 2 * (params.transcription_steps + params.translation_steps) * params.batch_size
+    tested = POTSA_SYSTEMS * (n_trained + n_zero_shot) + POTSA_COMPENSATED * n_zero_shot
+    return Work(
+        tasks=("potsa",),
+        n_trainings=n_seeds * POTSA_SYSTEMS,
+        n_trained=n_seeds * (steps + first_stage),
+        n_evaluated=n_seeds * tested * n_test,
+        n_decoded=(n_trained + n_zero_shot) * n_clips,
+        text=f"{POTSA_SYSTEMS} systems x {n_seeds} seeds, {params.n_steps} steps of {params.batch_size} clips each",
+        seconds_per_clip=SPEECH_LLM_SECONDS_PER_CLIP,
+    )
+
+
 def _n_test(params: Params) -> int:
     return 2 * params.max_test_samples if params.max_test_samples else TEST_CLIPS
 
@@ -173,6 +200,7 @@ _WORK = {
     "02_gr_cltm": lambda params: _of_matrix(params, "gender"),
     "03_sv_cltm": lambda params: _of_matrix(params, "speaker"),
     "04_whisper_weighted_ce": _of_whisper,
+    "05_potsa_ablations": _of_speech_llm,
     "06_unsupervised_asr": _of_unsupervised,
 }
 

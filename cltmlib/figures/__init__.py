@@ -8,6 +8,7 @@ from cltmlib.figures.curves import learning_curves, learning_curves_by_language
 from cltmlib.figures.embedding import distance_against_transfer, embedding_map, trial_scores
 from cltmlib.figures.interval import interval_curve
 from cltmlib.figures.matrix import COLOUR_LIMIT, heatmap, self_gain_bars
+from cltmlib.figures.potsa import encoder_maps, layer_choices, recall_against_overlap, transport_plans
 from cltmlib.figures.recognition import forgetting_map, systems_wer, training_weights
 from cltmlib.figures.style import (
     COLUMN_IN,
@@ -39,14 +40,17 @@ __all__ = [
     "conditions",
     "distance_against_transfer",
     "embedding_map",
+    "encoder_maps",
     "family_order",
     "family_style",
     "forgetting_map",
     "heatmap",
     "interval_curve",
+    "layer_choices",
     "learning_curves",
     "learning_curves_by_language",
     "method_dots",
+    "recall_against_overlap",
     "sample_size_curves",
     "save_figure",
     "self_gain_bars",
@@ -54,5 +58,6 @@ __all__ = [
     "systems_wer",
     "training_curves",
     "training_weights",
+    "transport_plans",
     "trial_scores",
 ]

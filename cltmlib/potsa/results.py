@@ -112,7 +112,7 @@ def differences(values: pd.DataFrame, reference: str, column: str = AVERAGE) -> 
     return pd.DataFrame({"difference": mean, "lower": mean - half, "upper": mean + half})
 
 
-def alignment(plan: Mapping, results: Mapping[str, Mapping]) -> pd.DataFrame:
+def language_alignment(plan: Mapping, results: Mapping[str, Mapping]) -> pd.DataFrame:
     """Columns system, seed, block (1-based), language_a, language_b, recall (Recall@1), overlap (1 - JSD)."""
     rows = [
         (system, seed, block + 1, *values)
