@@ -33,6 +33,7 @@ class LanguageModel:
         return self.tokens(tag(language))
 
     def tokens(self, text: str) -> list[int]:
+        """Ids of a text's tokens, without an end token."""
         return self.tokenizer(text, add_special_tokens=False).input_ids
 
     def texts(self, answers: Sequence[Sequence[int]]) -> list[str]:

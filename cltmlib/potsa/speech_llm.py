@@ -68,17 +68,11 @@ class SpeechLLM(nn.Module):
                 cross_attention_frequency=cross_attention_frequency,
                 hidden_dropout_prob=dropout,
                 attention_probs_dropout_prob=dropout,
-                # Choice: first weights of 0.02, Blip-2's, at its width of 768, and of the same effect at another.
-                initializer_range=0.02 * (768 / width) ** 0.5,
             )
         )
         self.to_llm = nn.Sequential(
             nn.Linear(width, llm.config.hidden_size), nn.LayerNorm(llm.config.hidden_size, eps=1e-5)
         )
-        # Choice: speech tokens start at the scale of the text tokens. At that of a plain layer norm, what the language
-        # model's blocks add to them is lost, and the small models learn half as fast.
-        with torch.no_grad():
-            self.to_llm[1].weight.fill_(llm.get_input_embeddings().weight.float().square().mean().sqrt().item())
         self._llm = [llm.eval().requires_grad_(False)]  # in a list: neither trained, saved nor moved with this module
 
     @property
@@ -144,7 +138,7 @@ class SpeechLLM(nn.Module):
         mask = torch.cat([mask.new_ones(speech.shape[:2]), mask], 1)
         logits = self.llm(inputs_embeds=embedded, attention_mask=mask, use_cache=False).logits
         predicted = logits[:, speech.shape[1] - 1 : -1].float()  # the position before each text token
-        return Step(cross_entropy(predicted.transpose(1, 2), labels, ignore_index=IGNORED), tokens)
+        return Step(cross_entropy(predicted.flatten(0, 1), labels.flatten(), ignore_index=IGNORED), tokens)
 
     @torch.no_grad()
     def translate(

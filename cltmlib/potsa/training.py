@@ -179,6 +179,7 @@ class Clips:
         self.speech, self.llm, self._bias = speech, llm, bias
         self.device, self._precision, self._target = config["device"], config["precision"], config["target"]
         self._rows = speech.utterances[["language", "sentence", "translation"]].to_dict("index")
+        self._tokens = functools.cache(llm.tokens)  # the same few sentences in every epoch
 
     def hidden(self, utterances: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Encoder output, bias subtracted, (clip, frame, width), and valid frames (clip,)."""
@@ -191,7 +192,7 @@ class Clips:
         """Mean cross-entropy of the translations' tokens, or the transcripts'."""
         rows = [self._rows[u] for u in utterances]
         prompts = [self.llm.prompt(row["language"] if transcribe else self._target) for row in rows]
-        answers = [self.llm.tokens(row["sentence" if transcribe else "translation"]) for row in rows]
+        answers = [self._tokens(row["sentence" if transcribe else "translation"]) for row in rows]
         with autocast(self.device, self._precision):
             return model(*self.hidden(utterances), prompts, answers).loss
 
@@ -202,7 +203,7 @@ class Clips:
 
     def translate(self, model: SpeechLLM, utterances: Sequence[str]) -> list[str]:
         """Greedy translations."""
-        longest = max(len(self.llm.tokens(row["translation"])) for row in self._rows.values())
+        longest = max(len(self._tokens(row["translation"])) for row in self._rows.values())
         texts = []
         for chosen in _chunks(utterances, EVALUATION_BATCH):
             prompts = [self.llm.prompt(self._target)] * len(chosen)
@@ -265,7 +266,7 @@ def second_stage(model: SpeechLLM, training: Training, clips: Clips) -> Iterator
         layers, distance = align(model)
         optimise(loss + config["alpha"] * distance)
         align.choice.report(layers, loss.item())
-        yield [round(loss.item(), 4), round(distance.item(), 4), layers]
+        yield [round(loss.item(), 4), round(distance.item(), 6), layers]
 
 
 class Alignment:
