@@ -291,6 +291,11 @@ Correct or remove it and start again.
     """
     params = resolve(notebook, given)
     values = dict(params)
+    if (values.get("corpus") == "fleurs") != (notebook == "05_potsa_ablations") and values.get("corpus") != "synthetic":
+        raise InputError(
+            f"Parameter 'corpus' of notebook {notebook} is {values['corpus']!r}: only FLEURS and the synthetic corpus "
+            "have the parallel sentences that 05 needs, and FLEURS lacks the speakers that the others need."
+        )
     if values.get("corpus") == "common_voice" and values.get("corpus_dir") is None:
         raise InputError(
             "Parameter 'corpus_dir' is null: name the folder of your Common Voice release, for example with "
@@ -300,11 +305,6 @@ Correct or remove it and start again.
         raise InputError(
             f"Parameter 'corpus_dir' is {values['corpus_dir']!r} but 'corpus' is 'synthetic': "
             "set corpus to common_voice, or corpus_dir to null."
-        )
-    if (values.get("corpus") == "fleurs") != (notebook == "05_potsa_ablations") and values.get("corpus") != "synthetic":
-        raise InputError(
-            f"Parameter 'corpus' of notebook {notebook} is {values['corpus']!r}: only FLEURS and the synthetic corpus "
-            "have the parallel sentences that 05 needs, and FLEURS lacks the speakers that the others need."
         )
     if notebook == "05_potsa_ablations":
         _check_speech_llm(values)

@@ -182,7 +182,7 @@ def map_of(points: pd.DataFrame, perplexity: float = 30.0, seed: int = 0) -> tup
         used = min(perplexity, (len(of) - 1) / 3)
         xy = TSNE(perplexity=used, random_state=seed, init="pca").fit_transform(vectors)
         tables.append(of[["stage", "language", "sentence_id"]].assign(x=xy[:, 0], y=xy[:, 1]))
-    return pd.concat(tables, ignore_index=True), f"t-SNE, perplexity {used:g}, seed {seed}, n = {len(of)}"
+    return pd.concat(tables, ignore_index=True), f"t-SNE, perplexity {used:.3g}, seed {seed}, n = {len(of)}"
 
 
 def layer_choices(plan: Mapping, results: Mapping[str, Mapping]) -> pd.DataFrame:

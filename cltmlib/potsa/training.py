@@ -42,6 +42,9 @@ VERSION = 1  # raised whenever the same configuration would give another result
 MAX_GRADIENT_NORM = 1.0
 MAX_TOKENS = 150  # of a translation; SLAM-LLM
 EVALUATION_BATCH = 64
+TOLERANCE = 1e-6  # of the marginals in training; a batch's gradient has more noise
+PICTURE_EPSILON = 0.01  # of the plan that is drawn, the same for all systems
+HISTOGRAM_CLIPS = 40  # of each language, whose tokens make its histogram
 NO_BIAS = ", no bias"  # after a zero-shot language: tested without an estimate of its bias
 _SHAPE = ("n_queries", "n_blocks", "qformer_width", "qformer_heads")
 _STAGE_1 = ("transcription_steps", "translation_steps", "stage_1_learning_rate")
@@ -284,7 +287,7 @@ class Alignment:
         )
         self._generator = np.random.default_rng([training.seed, 4])
         self._clips, self._n_pairs = clips, config["n_pairs"]
-        self._options = {"kind": system.alignment, "epsilon": config["epsilon"]}
+        self._options = {"kind": system.alignment, "epsilon": config["epsilon"], "tolerance": TOLERANCE}
 
     def __call__(self, model: SpeechLLM) -> tuple[list[int], Tensor]:
         """Aligned layers and mean distance of the pairs of one step."""
@@ -353,7 +356,7 @@ def measure_alignment(model: SpeechLLM, clips: Clips, sets: Mapping[str, Sequenc
     one, other = config["languages"][:2]
     sentence, lower = sorted(set(ids[one]))[0], max(1, config["n_blocks"] // 2) - 1
     pair = [tokens[i][lower][ids[i].index(sentence)][None] for i in (one, other)]
-    plan = sinkhorn(cosine_cost(*pair), config.get("epsilon", 0.1))[1][0]
+    plan = sinkhorn(cosine_cost(*pair), PICTURE_EPSILON)[1][0]
     return {"alignment": alignment, "spread": spread, "transport": (plan * len(plan)).numpy().round(4).tolist()}
 
 
@@ -364,7 +367,7 @@ def compare_languages(tokens: Mapping[str, Tensor], ids: Mapping[str, Sequence[s
         tokens: language -> (clip, token, width).
         ids: language -> sentence of each clip.
     """
-    n_clips = min(len(of) for of in tokens.values())  # equally many tokens of each language
+    n_clips = min(HISTOGRAM_CLIPS, *(len(of) for of in tokens.values()))  # equally many tokens of each language
     flat = torch.cat([of[:n_clips].flatten(0, 1) for of in tokens.values()]).numpy()
     names = [language for language in tokens for _ in range(len(flat) // len(tokens))]
     divergence = jensen_shannon_divergence(flat, names, min(64, len(flat) // 4))
