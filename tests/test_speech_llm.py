@@ -1,5 +1,7 @@
 """The speech LLM: what is trained, what the loss counts, what padding must not change; and the paper's shapes."""
 
+import json
+
 import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
@@ -193,6 +195,19 @@ def test_a_language_model_without_weights_is_refused(folder, tmp_path):
             (tmp_path / path.name).write_bytes(path.read_bytes())
     with pytest.raises(InputError, match="no readable weights"):
         load_llm(str(tmp_path))
+
+
+def test_a_stand_in_is_made_with_its_recipe_and_the_same_again(tmp_path, monkeypatch):
+    plans = qwen.domain("train")[:3]
+    monkeypatch.setattr(qwen, "domain", lambda split: plans)
+    digests = []
+    for name in ("one", "two"):
+        exact = qwen.make_stand_in(tmp_path / name, TINY)
+        assert set(exact) == {"en to en", "en to zh-CN", "zh-CN to en", "zh-CN to zh-CN"}
+        digests.append(load_llm(str(tmp_path / name)).fingerprint)
+    record = json.loads((tmp_path / "one" / "recipe.json").read_text())
+    assert record["recipe"]["n_steps"] == 30 and record["n_texts"] == 12 and digests[0] == digests[1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"], "no half model is left"
 
 
 def test_the_stand_in_translates_unseen_sentences():
