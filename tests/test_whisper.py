@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,11 @@ import pytest
 import torch
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-from cltmlib import planning, weighted_ce
-from cltmlib.corpora import COLUMNS
+from cltmlib import checkpoints, planning, weighted_ce
+from cltmlib.corpora import COLUMNS, frame, load_corpus
 from cltmlib.errors import InputError
 from cltmlib.params import read_profile, resolve
-from cltmlib.pretrain.whisper import Recipe, ctc_targets, stand_in, train
+from cltmlib.pretrain.whisper import Recipe, ctc_targets, pretraining_corpus, stand_in, train, word_error_rates
 from cltmlib.sweep.plan import plan_training
 from cltmlib.testing import sine_utterance
 from cltmlib.weighted_ce import results as study
@@ -83,7 +84,7 @@ def test_common_voice_locales_have_whispers_codes(whisper, locale, code):
 
 def test_features_are_padded_to_the_window(whisper):
     features = whisper.features([sine_utterance(0.3), sine_utterance(1.0)])
-    assert features.shape == (2, 80, 100) and features.dtype == torch.float32
+    assert features.shape == (2, 80, 50) and features.dtype == torch.float32
 
 
 @pytest.mark.parametrize(
@@ -513,3 +514,16 @@ def test_pretraining_lowers_both_losses():
     log = train(whisper, features, ["a", "b", "c", "d"], ["es"] * 4, Recipe(**{**vars(TINY), "n_steps": 150}))
     assert [row["step"] for row in log] == [50, 100, 150]
     assert log[-1]["loss"] < 0.5 * log[0]["loss"] and log[-1]["ctc_loss"] < log[0]["ctc_loss"]
+
+
+def test_the_stand_in_kept_here_was_made_by_this_recipe_and_transcribes_usefully():
+    kept = json.loads((checkpoints.STAND_INS / "mini-whisper" / "recipe.json").read_text())
+    assert kept["recipe"] == asdict(Recipe()) and kept["corpus"] == pretraining_corpus()
+    assert "ca" not in kept["corpus"]["languages"] and kept["log"][-1]["step"] == Recipe().n_steps
+    assert kept["wer"].keys() == set(kept["corpus"]["languages"]) and max(kept["wer"].values()) < 0.3
+    # Other people and other sentences than those of the pretraining and of its own measurement.
+    options = {**pretraining_corpus(), "speakers_per_language": 8, "utterances_per_speaker": 10, "seed": 7}
+    table = frame(load_corpus("synthetic", **options))
+    table = table[(table["split"] == "test") & (table["duration_s"] <= Recipe().window_s)]
+    rates = word_error_rates(load_whisper("mini-whisper"), table)
+    assert np.mean(list(rates.values())) < 0.3, rates
