@@ -79,8 +79,10 @@ TABLE: dict[str, Parameter] = {
     "n_train_clips": Parameter(
         "integer", "training clips of each language; null: as many as the low-resource language has", least=1, null=True
     ),
-    "n_dev_clips": Parameter("integer", "clips per language that choose the checkpoint; null: all", least=1, null=True),
-    "n_test_clips": Parameter("integer", "test clips per language; null: all", least=1, null=True),
+    "n_dev_clips": Parameter(
+        "integer", "clips of each language that choose the checkpoint; null: likewise", least=1, null=True
+    ),
+    "n_test_clips": Parameter("integer", "test clips of each language; null: likewise", least=1, null=True),
     "n_samples": Parameter(
         "integer",
         "N: clips per gender (02) or clips (03) in D_i; auto: as 01_learning_curves found",
@@ -287,7 +289,10 @@ Correct or remove it and start again.
             f"Parameter 'warmup_steps' ({values['warmup_steps']}) must be below 'n_steps' ({values['n_steps']})."
         )
     if values.get("ratio_smoothing", 0) >= 1 or values.get("rehearsal_share", 0) > 1:
-        raise InputError("Parameters 'ratio_smoothing' (below 1) and 'rehearsal_share' (at most 1) are shares.")
+        raise InputError(
+            f"Parameters 'ratio_smoothing' ({values['ratio_smoothing']:g}, must be below 1) and 'rehearsal_share' "
+            f"({values['rehearsal_share']:g}, at most 1) are shares."
+        )
     if notebook == "06_unsupervised_asr" and not (values["text_sizes"] and values["speech_sizes"]):
         raise InputError("Parameters 'text_sizes' and 'speech_sizes' must each hold at least one size.")
     shortest, longest = values.get("min_seconds"), values.get("max_seconds")

@@ -45,7 +45,7 @@ OTHERS = {
     "04_whisper_weighted_ce": (
         ["forgetting", "steps", "wer"],
         "beside_the_paper checkpoints clips corpus forgetting_by_language left_out rates test_set_intervals "
-        "transcripts",
+        "transcripts weighting_effects",
     ),
     "06_unsupervised_asr": (
         "bound conditioning conditions methods sample_sizes speech training".split(),
