@@ -1,7 +1,6 @@
 """Whisper's inputs, its fine-tuning loop and the study of its systems, with a toy model of the real classes."""
 
 import json
-import math
 import os
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from transformers import WhisperConfig, WhisperForConditionalGeneration
+from transformers import WhisperConfig, WhisperFeatureExtractor
 
 from cltmlib import checkpoints, planning, sweep, weighted_ce
 from cltmlib.corpora import COLUMNS, frame, load_corpus
@@ -457,21 +456,27 @@ def test_a_step_of_training_on_a_gpu(worker, speech, whisper, precision):
     assert len(result["steps"]) == 4
 
 
-def test_a_step_on_the_true_architecture_of_whisper_small(whisper, speech):
+def test_a_step_of_the_study_on_the_true_architecture_of_whisper_small(folder, worker, speech, tmp_path):
     """Random weights, 30 s windows, 12 layers of width 768; the toy tokenizer, whose vocabulary is far smaller."""
-    config = WhisperConfig(
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        (tmp_path / name).write_bytes((Path(folder) / name).read_bytes())
+    toy = json.loads((Path(folder) / "config.json").read_text())
+    special = {name: toy[name] for name in ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")}
+    WhisperConfig(
         vocab_size=51865, d_model=768, encoder_layers=12, decoder_layers=12, encoder_attention_heads=12,
-        decoder_attention_heads=12, encoder_ffn_dim=3072, decoder_ffn_dim=3072,
-    )  # fmt: skip
-    model = WhisperForConditionalGeneration(config)
-    assert sum(p.numel() for p in model.parameters()) == 241_734_912  # openai/whisper-small
-    inputs, labels = whisper.targets(["t 1"], ["ca"])
-    logits = model(torch.randn(1, 80, 3000), decoder_input_ids=inputs).logits
-    loss = weighted_ce.weighted_cross_entropy(logits, labels, torch.tensor([2.0]))
-    loss.backward()
-    optimiser = loop._optimiser(model, {"weight_decay": 0.01, "learning_rate": 1e-5})
-    optimiser.step()
-    assert math.isfinite(loss.item()) and 9 < loss.item() < 13  # log(51865) = 10.9
+        decoder_attention_heads=12, encoder_ffn_dim=3072, decoder_ffn_dim=3072, **special,
+    ).save_pretrained(tmp_path)  # fmt: skip
+    WhisperFeatureExtractor(feature_size=80).save_pretrained(tmp_path)
+    small = load_whisper(f"random:{tmp_path}")
+    assert small.n_parameters == 241_734_912 and small.max_seconds == 30  # as openai/whisper-small
+    training = worker.plan()["+ linear progressive", 0]
+    config = {**training.config, "n_steps": 1, "batch_size": 1, "warmup_steps": 0}
+    training = plan_training(loop.TASK, training.train, training.test, 0, config, "small")
+    model = small.model  # its weights are random already
+    before = model.model.encoder.layers[0].fc1.weight.detach().clone()
+    ((done, record),) = loop.fine_tune(model, training, clips_of(speech, small))
+    assert done == 1 and all(8 < loss < 14 for loss in record[:2] if loss)  # log(51865) = 10.9
+    assert not torch.equal(before, model.model.encoder.layers[0].fc1.weight)
 
 
 # Results ---------------------------------------------------------------------------------------------------------
