@@ -73,10 +73,40 @@ def test_no_inequality_is_violated_on_random_models():
     instances = unsupervised.validate_bound(1200, seed=1)
     table = unsupervised.violations(instances)
     assert set(table.index) == set(INEQUALITIES) and (table["n"] == 1200).all()
-    assert (table["max_violation"] <= 1e-10).all() and not table["n_beyond"].any()
+    assert (table["max_violation"] <= 1e-10).all() and not table[["n_beyond", "n_beyond_relative"]].any(axis=None)
+    assert (table["max_ratio"] <= 1 + 1e-9).all()
     assert table["max_ratio"].max() > 0.999, "the tight links of the proof are met"
     assert set(instances["language_model"]) == set(validation.LANGUAGE_MODELS)
     assert set(instances["model"]) == set(validation.MODELS)
+
+
+def test_a_side_that_is_nan_counts_as_a_violation():
+    instances = unsupervised.validate_bound(20, seed=2)
+    instances.loc[3, "pinsker_right"] = math.nan
+    table = unsupervised.violations(instances)
+    assert table["n_beyond"].sum() == table.loc["pinsker", "n_beyond"] == 1
+    assert table.loc["pinsker", "n_beyond_relative"] == 1 and math.isnan(table.loc["pinsker", "max_violation"])
+    assert "1 violations" in unsupervised.validation_sentence(table, instances)
+
+
+def test_a_violation_of_small_numbers_is_seen_relative_to_them():
+    instances = unsupervised.validate_bound(20, seed=2)
+    instances.loc[3, ["marginal_by_joint_left", "marginal_by_joint_right"]] = 2e-11, 1e-11
+    table = unsupervised.violations(instances).loc["marginal_by_joint"]
+    assert table["n_beyond"] == 0 and table["n_beyond_relative"] == 1
+
+
+@pytest.mark.parametrize("change", [1e-10, 1e-12, 3e-14, 1e-15, 1e-16])
+def test_near_the_edge_of_full_rank_there_is_a_constant_or_a_sentence(change):
+    """One tolerance for rank, pseudo-inverse and kappa*: nothing between them raises anything else."""
+    matrix = np.array([[0.3, 0.7], [0.3 + change, 0.7 - change], [0.3, 0.7]])
+    if unsupervised.conditioning(matrix).full_rank:
+        kappa = unsupervised.sharp_constant(matrix)
+        assert math.isfinite(kappa) and kappa <= unsupervised.conditioning(matrix).constant * (1 + 1e-3)
+    else:
+        with pytest.raises(InputError, match="Condition 2 fails"):
+            unsupervised.sharp_constant(matrix)
+    assert unsupervised.conditioning(matrix).full_rank == (change > 1e-11)
 
 
 def test_constants_are_in_their_order():
@@ -134,6 +164,8 @@ def test_kl_is_accurate_where_the_plain_formula_is_not():
         assert exact.kl_divergence(p, q) == pytest.approx(float((change**2 / p).sum() / 2), rel=1e-3)
     assert exact.kl_divergence(np.array([0.5, 0.5]), np.array([1.0, 0.0])) == math.inf
     assert exact.kl_divergence(np.array([1.0, 0.0]), np.array([0.5, 0.5])) == pytest.approx(math.log(2))
+    tiny = exact.kl_divergence(np.array([1e-320, 1 - 1e-320]), np.array([1e-3, 1 - 1e-3]))
+    assert tiny == pytest.approx(-math.log1p(-1e-3), rel=1e-9), "q / p overflows, the divergence does not"
 
 
 # Language models -------------------------------------------------------------------------------------------------
@@ -418,6 +450,9 @@ def test_unsupervised_training_reaches_the_topline_on_a_full_rank_bigram_only():
             "unseen symbol 9",
         ),
         (lambda: unsupervised.validate_bound(0, seed=0), "n_instances is 0"),
+        (lambda: unsupervised.validate_bound(1, 0, sizes={(4, 2, 3): 1}), "at least as many positions as labels"),
+        (lambda: unsupervised.conditioning_sweep([0.0], 1, 0), "variation of the sweep is 0.0"),
+        (lambda: unsupervised.conditioning_sweep([1e-12], 1, 0), "none has a matrix of full rank"),
     ],
 )  # fmt: skip
 def test_bad_input_gets_one_sentence(call, message):

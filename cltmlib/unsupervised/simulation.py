@@ -117,10 +117,9 @@ def _methods(problem: Problem, n_text: int, n_iterations: int, n_starts: int, se
     flat = training.flat_start(N_LABELS, N_SYMBOLS, generator)
     starts = torch.cat([flat, training.random_starts(n_starts, N_LABELS, N_SYMBOLS, generator)])
     from_flat = training.expectation_maximisation(problem.symbols, language_model, flat, n_iterations)
-    best = training.train_from_starts(
-        problem.symbols, language_model, starts, n_iterations, n_short=N_SHORT, n_subset=N_SUBSET
+    best = training.best_of_starts(
+        from_flat, problem.symbols, language_model, starts, n_iterations, n_short=N_SHORT, n_subset=N_SUBSET
     )
-    best = min((from_flat, best), key=lambda trained: trained.losses[-1].min())
     matrix = language_model.matrix(N_POSITIONS)
     emissions = {
         "supervised": training.supervised_emission(problem.symbols, problem.labels, N_LABELS, N_SYMBOLS),

@@ -116,11 +116,27 @@ def train_from_starts(
     return expectation_maximisation(symbols, language_model, short.best[None], n_iterations, mask)
 
 
+def best_of_starts(
+    finished: Trained,
+    symbols: Tensor,
+    language_model: NGram,
+    starts: Tensor,
+    n_iterations: int,
+    mask: Tensor | None = None,
+    n_short: int | None = None,
+    n_subset: int | None = None,
+) -> Trained:
+    """The better by loss of a finished run and of `train_from_starts` with these arguments; no labels are used."""
+    searched = train_from_starts(symbols, language_model, starts, n_iterations, mask, n_short, n_subset)
+    return min((finished, searched), key=lambda trained: trained.losses[-1].min())
+
+
 def flat_start(n_labels: int, n_symbols: int, generator: np.random.Generator, jitter: float = 1e-3) -> Tensor:
     """Every label sounds alike, up to a jitter: (1, K, V).
 
     From here the first EM step gives ``W^-1 P^T P O``, the true table blurred by a matrix that is invertible where
-    Condition 2 holds; for a P of rank 1 it gives every label the same row, and EM does not move (reconstruction, 6.5).
+    Condition 2 holds; for a P of rank 1 it gives every label the same row, up to the jitter and the estimation noise of
+    speech and language model, which later steps amplify: the labelling they reach is chance (reconstruction, 6.5).
     """
     rows = 1 + jitter * generator.uniform(-1, 1, (1, n_labels, n_symbols))
     return torch.from_numpy(rows / rows.sum(-1, keepdims=True))
