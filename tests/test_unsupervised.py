@@ -141,13 +141,17 @@ def test_counterexamples_sound_alike_and_err():
     assert table["rank"].tolist() == [1, 1, 2, 2, 2]
 
 
-def test_every_rank_deficient_matrix_has_a_counterexample():
+def test_every_rank_deficient_matrix_without_zero_columns_has_a_counterexample():
     generator = np.random.default_rng(5)
     for _ in range(100):
         a, b = generator.dirichlet(np.ones(3), 2)
         matrix = np.stack([a, b, 0.3 * a + 0.7 * b])
         e = exact.enumerate_models(*unsupervised.product_counterexample(matrix, generator))
         assert e.marginal_distance < 1e-14 and e.joint_distance > 1e-4
+    with pytest.raises(InputError, match="full column rank 3"):
+        unsupervised.product_counterexample(np.eye(3), generator)
+    with pytest.raises(InputError, match="Label 2 has probability zero"):
+        unsupervised.product_counterexample(np.array([[0.3, 0.7, 0], [0.6, 0.4, 0], [0.5, 0.5, 0]]), generator)
 
 
 def test_stationary_start_makes_the_matrix_rank_one():
@@ -314,7 +318,7 @@ def test_what_stands_in_masked_positions_does_not_matter():
 
 
 def test_long_sequences_neither_overflow_nor_take_long():
-    """N = 500, 50 labels: at most ten times a matrix product of the same operation count (measured 3 to 5 alone)."""
+    """N = 500, 50 labels: at most ten times a matrix product of the same operation count (measured 3 to 5)."""
     generator = np.random.default_rng(13)
     n_labels, n_positions, batch = 50, 500, 64
     model = NGram((generator.dirichlet(np.ones(n_labels)), generator.dirichlet(np.ones(n_labels), n_labels)))
@@ -334,7 +338,7 @@ def test_long_sequences_neither_overflow_nor_take_long():
         for _ in range(7)
     ]
     ours, product = (min(times) for times in zip(*pairs, strict=True))
-    assert ours < 10 * product + 0.02, (ours, product)  # 20 ms for a machine that is busy
+    assert ours < 10 * product, (ours, product)
 
 
 def test_float32_and_float64_agree_and_float32_does_not_drift():
@@ -393,11 +397,11 @@ def test_training_on_a_full_rank_model_removes_the_error_and_on_others_does_not(
     assert summary.loc["i.i.d.", "best_kl"] < 1e-3, "the speech is fitted all the same"
 
 
-def test_unsupervised_training_reaches_the_topline_on_a_full_rank_bigram_only():
-    methods = unsupervised.compare_methods(["full-rank bigram", "i.i.d."], [0, 1], 1500, 1500, 40, 3)
-    against = unsupervised.against_topline(methods)
+def test_unsupervised_training_reaches_the_topline_on_a_full_rank_bigram_and_not_where_relabelling_is_free():
+    kinds = ["full-rank bigram", "circulant bigram", "i.i.d."]
+    against = unsupervised.against_topline(unsupervised.compare_methods(kinds, [0, 1], 1500, 1500, 40, 3))
     assert against.loc["full-rank bigram", "largest"] < 2
-    assert against.loc["i.i.d.", "excess"] > 5
+    assert against.loc[["circulant bigram", "i.i.d."], "excess"].min() > 5
 
 
 # Bad input -------------------------------------------------------------------------------------------------------

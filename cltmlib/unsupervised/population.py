@@ -172,8 +172,13 @@ def population_sentence(runs: pd.DataFrame, summary: pd.DataFrame) -> str:
     """What the end of training says: for each language model the error of the best start by loss, and the corollary."""
     parts = [f"{name} {row['best_mismatch']:.4f} ± {row['standard_error']:.4f}" for name, row in summary.iterrows()]
     used = summary["bound_used"].max()
+    ended = f"Error mismatch of the best start by loss after {runs['step'].max()} steps: {'; '.join(parts)}. "
+    if np.isnan(used):
+        return (
+            ended + "No language model here has full rank, or no checkpoint a loss that rounding leaves: no corollary."
+        )
     verdict = "holds at" if used <= 1 else "is VIOLATED at some of"
     return (
-        f"Error mismatch of the best start by loss after {runs['step'].max()} steps: {'; '.join(parts)}. The KL "
-        f"corollary {verdict} the checkpoints of the full-rank language models; at most {used:.2%} of it is used."
+        f"{ended}The KL corollary {verdict} the checkpoints of the full-rank language models; at most {used:.2%} of it "
+        "is used."
     )

@@ -124,7 +124,7 @@ def extract_features(
         InputError: the encoder has fewer layers, a clip is too short for it, or there is no such device.
     """
     if layer is None:
-        from cltmlib.pretrain import mfcc_features
+        from cltmlib.pretrain.hubert import mfcc_features
 
         extract: Callable[[np.ndarray], np.ndarray] = mfcc_features
     else:

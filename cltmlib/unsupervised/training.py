@@ -4,7 +4,6 @@ An emission here is a table q(x | c), (K, V); several starts are trained side by
 fixed: it comes from text.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -187,9 +186,3 @@ def _on_simplex(values: np.ndarray) -> np.ndarray:
     excess = (ordered.cumsum() - 1) / np.arange(1, len(values) + 1)
     projected = np.maximum(values - excess[ordered > excess][-1], 0) + 1e-6
     return projected / projected.sum()
-
-
-def check_sizes(sizes: Sequence[int], most: int, name: str) -> None:
-    """Refuse sample sizes beyond what there is."""
-    if any(size < 1 or size > most for size in sizes):
-        raise InputError(f"{name} is {list(sizes)}: each must be at least 1 and at most {most}.")

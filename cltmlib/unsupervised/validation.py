@@ -131,7 +131,7 @@ def violations(instances: pd.DataFrame) -> pd.DataFrame:
     """Per inequality over all instances: how often and how far it was violated, and how tight it is.
 
     Returns:
-        Rows = inequalities; columns claim, n, n_beyond (instances where left is not at most right + 1e-10: a NaN
+        Rows = inequalities; columns step (of the proof), claim, n, n_beyond (instances where left is not at most right + 1e-10: a NaN
         counts as violated), n_beyond_relative (where it is not at most ``(1 + 1e-9) right + 1e-12``), max_violation
         (left less right, absolute; negative where it always held with room), max_ratio and median_ratio of left over
         right, where right > 1e-9.
@@ -140,8 +140,10 @@ def violations(instances: pd.DataFrame) -> pd.DataFrame:
     for name, function in INEQUALITIES.items():
         left, right = instances[f"{name}_left"], instances[f"{name}_right"]
         ratio = (left / right)[right > 1e-9]  # of smaller numbers rounding is all there is
+        step, _, claim = function.__doc__.splitlines()[0].partition(": ")
         rows[name] = {
-            "claim": function.__doc__.partition(": ")[2].splitlines()[0].rstrip(".").replace("`", ""),
+            "step": step,
+            "claim": claim.rstrip(".").replace("`", ""),
             "n": len(left),
             "n_beyond": int((~(left - right <= ABSOLUTE_TOLERANCE)).sum()),
             "n_beyond_relative": int((~(left <= (1 + RELATIVE_TOLERANCE) * right + 1e-12)).sum()),
