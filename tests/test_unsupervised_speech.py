@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from figure_checks import assert_legible, lines
+from figure_checks import assert_legible, lines, texts
 from numpy.testing import assert_allclose
 
 from cltmlib import figures, params, planning, unsupervised
@@ -201,6 +201,7 @@ def experiments():
 def test_figures_show_the_tables_and_are_legible(experiments):
     drawn = {
         "conditions": figures.conditions({"one": np.eye(3), "two": np.full((3, 3), 1 / 3)}),
+        "structure": figures.structure(unsupervised.structures()),
         "bound": figures.bound_scatter(experiments["instances"]),
         "sweep": figures.conditioning_curves(experiments["sweep"]),
         "training": figures.training_curves(experiments["runs"]),
@@ -210,7 +211,7 @@ def test_figures_show_the_tables_and_are_legible(experiments):
     for figure in drawn.values():
         assert_legible(figure)
     low = experiments["instances"].assign(theorem_1_left=1e-9)
-    assert "60 of them below the lower edge" in note_of(figures.bound_scatter(low))
+    assert "60 of them below the lower edge" in " ".join(texts(figures.bound_scatter(low), "note"))
     sizes = experiments["sizes"]
     (line,) = lines(drawn["sizes"].axes[0], "text EM flat")
     of_text = sizes[(sizes["varied"] == "text") & (sizes["method"] == "EM flat")].groupby("size")["symbol_error"].mean()

@@ -19,8 +19,8 @@ def structures() -> pd.DataFrame:
     text, own = [("c1", "c2"), ("c2", "c3")], [("c1", "x1"), ("c2", "x2"), ("c3", "x3")]
     panels = {
         "Condition 1 holds": [],
-        "fails: sounds of the label before (coarticulation)": [("c1", "x2"), ("c2", "x3")],
-        "fails: symbols share more than labels (speaker)": [("x1", "x2"), ("x2", "x3")],
+        "fails: coarticulation": [("c1", "x2"), ("c2", "x3")],
+        "fails: a shared speaker": [("x1", "x2"), ("x2", "x3")],
     }
     rows = [(panel, *edge) for panel, more in panels.items() for edge in (*text, *own, *more)]
     return pd.DataFrame(rows, columns=["panel", "cause", "effect"])

@@ -131,10 +131,10 @@ def violations(instances: pd.DataFrame) -> pd.DataFrame:
     """Per inequality over all instances: how often and how far it was violated, and how tight it is.
 
     Returns:
-        Rows = inequalities; columns step (of the proof), claim, n, n_beyond (instances where left is not at most right + 1e-10: a NaN
-        counts as violated), n_beyond_relative (where it is not at most ``(1 + 1e-9) right + 1e-12``), max_violation
-        (left less right, absolute; negative where it always held with room), max_ratio and median_ratio of left over
-        right, where right > 1e-9.
+        Rows = inequalities; columns step (of the proof), claim, n, n_beyond (instances where left is not at most right
+        + 1e-10: a NaN counts as violated), n_beyond_relative (where it is not at most ``(1 + 1e-9) right + 1e-12``),
+        max_violation (left less right, absolute; negative where it always held with room), max_ratio and median_ratio
+        of left over right, where right > 1e-9.
     """
     rows = {}
     for name, function in INEQUALITIES.items():
