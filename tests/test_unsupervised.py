@@ -12,6 +12,7 @@ from numpy.testing import assert_allclose
 from cltmlib import unsupervised
 from cltmlib.errors import InputError
 from cltmlib.unsupervised import cases, exact, loss, population, training, validation
+from cltmlib.unsupervised.adversarial import emission_of
 from cltmlib.unsupervised.inequalities import INEQUALITIES, constants
 from cltmlib.unsupervised.ngram import NGram, all_sequences, draw, estimate_ngram, from_table
 from cltmlib.unsupervised.validation import draw_language_model
@@ -402,6 +403,16 @@ def test_unsupervised_training_reaches_the_topline_on_a_full_rank_bigram_and_not
     against = unsupervised.against_topline(unsupervised.compare_methods(kinds, [0, 1], 1500, 1500, 40, 3))
     assert against.loc["full-rank bigram", "largest"] < 2
     assert against.loc[["circulant bigram", "i.i.d."], "excess"].min() > 5
+
+
+def test_classifiers_over_their_own_prior_reach_the_topline():
+    """The neural form of the loss: the best of the starts by loss, without labels, against paired counts."""
+    symbols, labels = speech(1500)
+    topline = training.symbol_error(training.supervised_emission(symbols, labels, 3, 4), BIGRAM, symbols, labels)
+    posteriors, losses = training.train_posteriors(symbols, BIGRAM, n_symbols=4, n_starts=4, n_steps=150, seed=0)
+    assert_allclose(posteriors.sum(-1), 1)
+    best = emission_of(posteriors[int(losses.argmin())], symbols)
+    assert training.symbol_error(best, BIGRAM, symbols, labels) < topline + 0.02
 
 
 # Bad input -------------------------------------------------------------------------------------------------------
