@@ -238,6 +238,22 @@ def test_sentences_follow_the_tables(experiments):
     assert "no corollary" in sentence and "VIOLATED" not in sentence
 
 
+def test_the_sentence_on_speech_counts_held_out_losses_and_subtracts_the_control():
+    """Both drifts are .1 in error; held-out loss falls on the speech of one seed of two, the control's rises."""
+    errors = {"supervised": 0.2, "EM from supervised": 0.3, "EM best": 0.4, "chance": 0.8}
+    errors |= {"supervised, redrawn": 0.2, "EM from supervised, redrawn": 0.24}
+    rows = [
+        (task, seed, method, error, (-1 if seed else 1) if method == "EM from supervised" else 0.0)
+        for task in ("units", "segments") for seed in (0, 1) for method, error in errors.items()
+    ]  # fmt: skip
+    rows = pd.DataFrame(rows, columns=["task", "seed", "method", "phone_error_rate", "held_out_loss"])
+    columns = ["rank", "n_labels", "sigma_min", "dependence_units", "dependence_units_floor", "dependence_segments"]
+    text = report.speech_sentence(rows, pd.DataFrame([[2, 2, 0.1, 0.5, 0.1, 0.2]] * 2, columns=columns))
+    assert text.count("Beyond that control: +0.060") == 2
+    assert text.count("prefers the table with more errors in 1 of 2 seeds") == 2
+    assert "(0.10 from the collapse of repetitions alone)" in text
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [
