@@ -166,7 +166,7 @@ def _of_unsupervised(params: Params) -> Work:
         + 0.05 * n_clips
     )
     text = f"{params.n_instances} random models; {n_trainings} unsupervised trainings of small tables; {n_clips} clips"
-    return Work((), n_trainings, 0, 0, n_clips, text, seconds)
+    return Work((), n_trainings, 0, 0, n_clips, text, seconds=seconds)
 
 
 _WORK = {

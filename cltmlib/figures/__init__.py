@@ -25,6 +25,7 @@ from cltmlib.figures.unsupervised import (
     conditions,
     method_dots,
     sample_size_curves,
+    structure,
     training_curves,
 )
 
@@ -50,6 +51,7 @@ __all__ = [
     "sample_size_curves",
     "save_figure",
     "self_gain_bars",
+    "structure",
     "style",
     "systems_wer",
     "training_curves",
