@@ -136,8 +136,11 @@ def find(name: str, revision: str | None, model_type: str, hears: bool = True) -
 def folder_digest(folder: Path) -> str:
     """Digest of what decides the model's output: settings, tokens and weights, not the folder's name or its notes."""
     digest = hashlib.sha256()
-    settings = ("config.json", "preprocessor_config.json", "tokenizer.json", "vocab.json", "merges.txt")
+    settings = (
+        "config generation_config preprocessor_config tokenizer tokenizer_config vocab added_tokens special_tokens_map"
+    ).split()
     for path in sorted(folder.glob("*")):
-        if path.name in settings or path.suffix in (".safetensors", ".bin"):
+        names_settings = path.suffix == ".json" and path.stem in settings
+        if names_settings or path.name == "merges.txt" or path.suffix in (".safetensors", ".bin"):
             digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return f"sha256:{digest.hexdigest()[:16]}"

@@ -83,8 +83,10 @@ TABLE: dict[str, Parameter] = {
     "n_train_clips": Parameter(
         "integer", "training clips of each language; null: as many as the low-resource language has", least=1, null=True
     ),
-    "n_dev_clips": Parameter("integer", "clips per language that choose the checkpoint; null: all", least=1, null=True),
-    "n_test_clips": Parameter("integer", "test clips per language; null: all", least=1, null=True),
+    "n_dev_clips": Parameter(
+        "integer", "clips of each language that choose the checkpoint; null: likewise", least=1, null=True
+    ),
+    "n_test_clips": Parameter("integer", "test clips of each language; null: likewise", least=1, null=True),
     "n_train_sentences": Parameter("integer", "sentences to train on; null: all", least=2, null=True),
     "n_test_sentences": Parameter(
         "integer", "sentences that all languages are tested on; null: all", least=2, null=True
@@ -108,7 +110,7 @@ TABLE: dict[str, Parameter] = {
     ),
     "shared_languages": Parameter("languages", "languages that the same people speak; null: not compared", null=True),
     "min_seconds": Parameter("number", "shorter clips are left out", least=0.25),
-    "max_seconds": Parameter("number", "longer clips are cut to this; null: never", above=0, null=True),
+    "max_seconds": Parameter("number", "longer clips are cut to this (06: left out); null: never", above=0, null=True),
     "seeds": Parameter("seeds", "one replication of the whole matrix per seed", least=0),
     "device": Parameter("text", "where trainings run; auto: cuda if there is one", choices=("auto", "cpu", "cuda")),
     "precision": Parameter("text", "number format of the GPU's products", choices=("float32", "float16", "bfloat16")),
@@ -154,7 +156,7 @@ TABLE: dict[str, Parameter] = {
     "feature_layer": Parameter("integer", "encoder layer whose features are clustered; null: MFCC", least=1, null=True),
     "n_units": Parameter("integer", "k-means units of the speech", least=2),
     "n_phones": Parameter("integer", "labels: the most frequent phones, and one for all others", least=2),
-    "n_instances": Parameter("integer", "random models on which the bound is checked", least=1),
+    "n_instances": Parameter("integer", "random models on which the bound is checked", least=10),
     "n_problems": Parameter("integer", "language models of each kind that are trained exactly", least=2),
     "n_starts": Parameter("integer", "random initialisations of each training", least=1),
     "n_iterations": Parameter("integer", "iterations of EM", least=1),
@@ -324,7 +326,10 @@ Correct or remove it and start again.
             f"Parameter 'warmup_steps' ({values['warmup_steps']}) must be below 'n_steps' ({values['n_steps']})."
         )
     if values.get("ratio_smoothing", 0) >= 1 or values.get("rehearsal_share", 0) > 1:
-        raise InputError("Parameters 'ratio_smoothing' (below 1) and 'rehearsal_share' (at most 1) are shares.")
+        raise InputError(
+            f"Parameters 'ratio_smoothing' ({values['ratio_smoothing']:g}, must be below 1) and 'rehearsal_share' "
+            f"({values['rehearsal_share']:g}, at most 1) are shares."
+        )
     if notebook == "06_unsupervised_asr" and not (values["text_sizes"] and values["speech_sizes"]):
         raise InputError("Parameters 'text_sizes' and 'speech_sizes' must each hold at least one size.")
     shortest, longest = values.get("min_seconds"), values.get("max_seconds")

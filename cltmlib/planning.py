@@ -12,8 +12,9 @@ from cltmlib.params import Params
 # CPU: HubertModel of base size on one core of 2024, measured. GPU: batches of one clip in float16, a guess from the
 # number of kernels that have to be launched. The stand-in is hundreds of times smaller.
 SECONDS_PER_CLIP = {"cpu core": (3.0, 0.8), "GPU": (0.05, 0.015), "stand-in": (0.03, 0.01)}
-# The same for fine-tuning whisper-small, whose clips are all padded to 30 s, and for transcribing with it.
-WHISPER_SECONDS_PER_CLIP = {"cpu core": (10.0, 8.0), "GPU": (0.03, 0.03), "stand-in": (0.02, 0.01)}
+# The same for fine-tuning whisper-small, whose clips are all padded to 30 s, and for transcribing 30 tokens with it.
+# CPU: a step and a transcription of random weights of its shape, measured on one busy core; GPU: a guess.
+WHISPER_SECONDS_PER_CLIP = {"cpu core": (17.0, 7.6), "GPU": (0.03, 0.03), "stand-in": (0.02, 0.01)}
 # Of `cltmlib.weighted_ce`, which loads torch; a test compares them.
 WHISPER_SYSTEMS, FISHER_CLIPS = 11, 20
 # The same for the speech LLM over cached encoder outputs, guesses but for the stand-in; and how many of the systems of
@@ -61,7 +62,7 @@ def estimate(params: Params) -> tuple[tuple[str, ...], str]:
         mean = sum(measured) / len(measured)
         total = work.n_trainings * mean / workers
         basis = f"from {mean:.2g} s a training, measured on {len(measured)} of the task, {workers} at a time"
-    elif (params.get("encoder") or params["model"]).startswith("mini-"):
+    elif (params.get("encoder") or params["model"]).removeprefix("random:").startswith("mini-"):
         total = seconds("stand-in") / workers
         basis = f"an estimate from {work.seconds_per_clip['stand-in'][0]:g} s a clip, {workers} at a time"
     else:
@@ -192,7 +193,7 @@ def _of_unsupervised(params: Params) -> Work:
         + 0.05 * n_clips
     )
     text = f"{params.n_instances} random models; {n_trainings} unsupervised trainings of small tables; {n_clips} clips"
-    return Work((), n_trainings, 0, 0, n_clips, text, seconds)
+    return Work((), n_trainings, 0, 0, n_clips, text, seconds=seconds)
 
 
 _WORK = {

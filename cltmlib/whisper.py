@@ -197,8 +197,10 @@ def load_whisper(name: str, revision: str | None = None) -> Whisper:
         model = found.weights(WhisperForConditionalGeneration, may_lack=["proj_out.weight"])  # tied to the embedding
     if not getattr(model.generation_config, "lang_to_id", None):
         raise InputError(f"Model {found.name!r} is not multilingual: name a Whisper without '.en'.")
-    # Suppressed tokens would differ between the published sizes; the authors' code (2409.16954) suppresses none either.
-    model.generation_config.update(suppress_tokens=None, begin_suppress_tokens=None, forced_decoder_ids=None)
+    # As the authors' code (2409.16954) nothing is suppressed but, since none are asked for, timestamps, after which
+    # transformers would look for further segments; what the model may not begin with stays as it was published.
+    timestamps = range(model.generation_config.no_timestamps_token_id + 1, model.config.vocab_size)
+    model.generation_config.update(suppress_tokens=list(timestamps) or None, forced_decoder_ids=None)
     return Whisper(
         found.name, model.eval(), found.feature_extractor, tokenizer, found.fingerprint, found.revision,
         found.random_init,

@@ -45,7 +45,7 @@ OTHERS = {
     "04_whisper_weighted_ce": (
         ["forgetting", "steps", "wer"],
         "beside_the_paper checkpoints clips corpus forgetting_by_language left_out rates test_set_intervals "
-        "transcripts",
+        "transcripts weighting_effects",
     ),
     "05_potsa_ablations": (
         ["encoder_space", "layers", "recall_and_overlap", "transport"],

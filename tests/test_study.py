@@ -131,7 +131,7 @@ def test_second_run_at_the_same_time_is_refused_and_ctrl_c_says_how_to_resume(re
 @pytest.fixture
 def three_notebooks(repository):
     """The repository with two more notebooks, which can be planned but not run."""
-    for name in ("01_learning_curves", "03_sv_cltm", "06_unsupervised_asr"):
+    for name in ("01_learning_curves", "03_sv_cltm", "04_whisper_weighted_ce", "06_unsupervised_asr"):
         (repository / "notebooks" / f"{name}.ipynb").touch()
         for profile in ("smoke", "paper"):
             source = ROOT / "params" / profile / f"{name}.yaml"
@@ -173,6 +173,7 @@ def test_every_notebook_has_a_plan(three_notebooks, capsys):
         [str(10 * 44 * (5 + 5)), "0"],
         [str(10 * (54 + 54 + math.comb(54, 2))), "0"],
         [str(10 * (44 + 44 + n_pairs + 1)), "0"],
+        ["34", "0"],
         ["2410", "-"],
     ]
     assert "01_learning_curves: 10 seeds x 44 languages x 10 sizes." in notes

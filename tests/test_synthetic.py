@@ -146,7 +146,7 @@ def voices_drawn(monkeypatch, tmp_path, language, shared_speakers):
     monkeypatch.setattr(espeak, "Espeak", Tone)
     monkeypatch.setattr(espeak, "speaker_voice", lambda *given: drawn.append(draw_voice(*given)) or drawn[-1])
     monkeypatch.setattr(espeak, "variant_file", lambda *given: variants.append(make_variant(*given)) or variants[-1])
-    job = synthetic._job(language, 6, 3, 0, shared_speakers)
+    job = synthetic._job(language, 6, 3, 0, shared_speakers, sentences.TEMPLATES)
     espeak.speak_language({**job, "folder": str(tmp_path)})
     monkeypatch.undo()
     names = [speaker["name"] for speaker in job["speakers"]]

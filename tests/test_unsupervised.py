@@ -12,6 +12,7 @@ from numpy.testing import assert_allclose
 from cltmlib import unsupervised
 from cltmlib.errors import InputError
 from cltmlib.unsupervised import cases, exact, loss, population, training, validation
+from cltmlib.unsupervised.adversarial import emission_of
 from cltmlib.unsupervised.inequalities import INEQUALITIES, constants
 from cltmlib.unsupervised.ngram import NGram, all_sequences, draw, estimate_ngram, from_table
 from cltmlib.unsupervised.validation import draw_language_model
@@ -73,10 +74,40 @@ def test_no_inequality_is_violated_on_random_models():
     instances = unsupervised.validate_bound(1200, seed=1)
     table = unsupervised.violations(instances)
     assert set(table.index) == set(INEQUALITIES) and (table["n"] == 1200).all()
-    assert (table["max_violation"] <= 1e-10).all() and not table["n_beyond"].any()
+    assert (table["max_violation"] <= 1e-10).all() and not table[["n_beyond", "n_beyond_relative"]].any(axis=None)
+    assert (table["max_ratio"] <= 1 + 1e-9).all()
     assert table["max_ratio"].max() > 0.999, "the tight links of the proof are met"
     assert set(instances["language_model"]) == set(validation.LANGUAGE_MODELS)
     assert set(instances["model"]) == set(validation.MODELS)
+
+
+def test_a_side_that_is_nan_counts_as_a_violation():
+    instances = unsupervised.validate_bound(20, seed=2)
+    instances.loc[3, "pinsker_right"] = math.nan
+    table = unsupervised.violations(instances)
+    assert table["n_beyond"].sum() == table.loc["pinsker", "n_beyond"] == 1
+    assert table.loc["pinsker", "n_beyond_relative"] == 1 and math.isnan(table.loc["pinsker", "max_violation"])
+    assert "1 violations" in unsupervised.validation_sentence(table, instances)
+
+
+def test_a_violation_of_small_numbers_is_seen_relative_to_them():
+    instances = unsupervised.validate_bound(20, seed=2)
+    instances.loc[3, ["marginal_by_joint_left", "marginal_by_joint_right"]] = 2e-11, 1e-11
+    table = unsupervised.violations(instances).loc["marginal_by_joint"]
+    assert table["n_beyond"] == 0 and table["n_beyond_relative"] == 1
+
+
+@pytest.mark.parametrize("change", [1e-10, 1e-12, 3e-14, 1e-15, 1e-16])
+def test_near_the_edge_of_full_rank_there_is_a_constant_or_a_sentence(change):
+    """One tolerance for rank, pseudo-inverse and kappa*: nothing between them raises anything else."""
+    matrix = np.array([[0.3, 0.7], [0.3 + change, 0.7 - change], [0.3, 0.7]])
+    if unsupervised.conditioning(matrix).full_rank:
+        kappa = unsupervised.sharp_constant(matrix)
+        assert math.isfinite(kappa) and kappa <= unsupervised.conditioning(matrix).constant * (1 + 1e-3)
+    else:
+        with pytest.raises(InputError, match="Condition 2 fails"):
+            unsupervised.sharp_constant(matrix)
+    assert unsupervised.conditioning(matrix).full_rank == (change > 1e-11)
 
 
 def test_constants_are_in_their_order():
@@ -111,13 +142,17 @@ def test_counterexamples_sound_alike_and_err():
     assert table["rank"].tolist() == [1, 1, 2, 2, 2]
 
 
-def test_every_rank_deficient_matrix_has_a_counterexample():
+def test_every_rank_deficient_matrix_without_zero_columns_has_a_counterexample():
     generator = np.random.default_rng(5)
     for _ in range(100):
         a, b = generator.dirichlet(np.ones(3), 2)
         matrix = np.stack([a, b, 0.3 * a + 0.7 * b])
         e = exact.enumerate_models(*unsupervised.product_counterexample(matrix, generator))
         assert e.marginal_distance < 1e-14 and e.joint_distance > 1e-4
+    with pytest.raises(InputError, match="full column rank 3"):
+        unsupervised.product_counterexample(np.eye(3), generator)
+    with pytest.raises(InputError, match="Label 2 has probability zero"):
+        unsupervised.product_counterexample(np.array([[0.3, 0.7, 0], [0.6, 0.4, 0], [0.5, 0.5, 0]]), generator)
 
 
 def test_stationary_start_makes_the_matrix_rank_one():
@@ -134,6 +169,8 @@ def test_kl_is_accurate_where_the_plain_formula_is_not():
         assert exact.kl_divergence(p, q) == pytest.approx(float((change**2 / p).sum() / 2), rel=1e-3)
     assert exact.kl_divergence(np.array([0.5, 0.5]), np.array([1.0, 0.0])) == math.inf
     assert exact.kl_divergence(np.array([1.0, 0.0]), np.array([0.5, 0.5])) == pytest.approx(math.log(2))
+    tiny = exact.kl_divergence(np.array([1e-320, 1 - 1e-320]), np.array([1e-3, 1 - 1e-3]))
+    assert tiny == pytest.approx(-math.log1p(-1e-3), rel=1e-9), "q / p overflows, the divergence does not"
 
 
 # Language models -------------------------------------------------------------------------------------------------
@@ -282,7 +319,7 @@ def test_what_stands_in_masked_positions_does_not_matter():
 
 
 def test_long_sequences_neither_overflow_nor_take_long():
-    """N = 500, 50 labels: at most ten times a matrix product of the same operation count (measured 3 to 5 alone)."""
+    """N = 500, 50 labels: at most ten times a matrix product of the same operation count (measured 3 to 5)."""
     generator = np.random.default_rng(13)
     n_labels, n_positions, batch = 50, 500, 64
     model = NGram((generator.dirichlet(np.ones(n_labels)), generator.dirichlet(np.ones(n_labels), n_labels)))
@@ -302,7 +339,7 @@ def test_long_sequences_neither_overflow_nor_take_long():
         for _ in range(7)
     ]
     ours, product = (min(times) for times in zip(*pairs, strict=True))
-    assert ours < 10 * product + 0.02, (ours, product)  # 20 ms for a machine that is busy
+    assert ours < 10 * product, (ours, product)
 
 
 def test_float32_and_float64_agree_and_float32_does_not_drift():
@@ -361,11 +398,21 @@ def test_training_on_a_full_rank_model_removes_the_error_and_on_others_does_not(
     assert summary.loc["i.i.d.", "best_kl"] < 1e-3, "the speech is fitted all the same"
 
 
-def test_unsupervised_training_reaches_the_topline_on_a_full_rank_bigram_only():
-    methods = unsupervised.compare_methods(["full-rank bigram", "i.i.d."], [0, 1], 1500, 1500, 40, 3)
-    against = unsupervised.against_topline(methods)
+def test_unsupervised_training_reaches_the_topline_on_a_full_rank_bigram_and_not_where_relabelling_is_free():
+    kinds = ["full-rank bigram", "circulant bigram", "i.i.d."]
+    against = unsupervised.against_topline(unsupervised.compare_methods(kinds, [0, 1], 1500, 1500, 40, 3))
     assert against.loc["full-rank bigram", "largest"] < 2
-    assert against.loc["i.i.d.", "excess"] > 5
+    assert against.loc[["circulant bigram", "i.i.d."], "excess"].min() > 5
+
+
+def test_classifiers_over_their_own_prior_reach_the_topline():
+    """The neural form of the loss: the best of the starts by loss, without labels, against paired counts."""
+    symbols, labels = speech(1500)
+    topline = training.symbol_error(training.supervised_emission(symbols, labels, 3, 4), BIGRAM, symbols, labels)
+    posteriors, losses = training.train_posteriors(symbols, BIGRAM, n_symbols=4, n_starts=4, n_steps=150, seed=0)
+    assert_allclose(posteriors.sum(-1), 1)
+    best = emission_of(posteriors[int(losses.argmin())], symbols)
+    assert training.symbol_error(best, BIGRAM, symbols, labels) < topline + 0.02
 
 
 # Bad input -------------------------------------------------------------------------------------------------------
@@ -418,6 +465,9 @@ def test_unsupervised_training_reaches_the_topline_on_a_full_rank_bigram_only():
             "unseen symbol 9",
         ),
         (lambda: unsupervised.validate_bound(0, seed=0), "n_instances is 0"),
+        (lambda: unsupervised.validate_bound(1, 0, sizes={(4, 2, 3): 1}), "at least as many positions as labels"),
+        (lambda: unsupervised.conditioning_sweep([0.0], 1, 0), "variation of the sweep is 0.0"),
+        (lambda: unsupervised.conditioning_sweep([1e-12], 1, 0), "none has a matrix of full rank"),
     ],
 )  # fmt: skip
 def test_bad_input_gets_one_sentence(call, message):

@@ -1,23 +1,23 @@
 """Whisper's inputs, its fine-tuning loop and the study of its systems, with a toy model of the real classes."""
 
 import json
-import math
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from transformers import WhisperConfig, WhisperForConditionalGeneration
+from transformers import WhisperConfig, WhisperFeatureExtractor
 
-from cltmlib import planning, weighted_ce
-from cltmlib.corpora import COLUMNS
+from cltmlib import checkpoints, planning, sweep, weighted_ce
+from cltmlib.corpora import COLUMNS, frame, load_corpus
 from cltmlib.errors import InputError
 from cltmlib.params import read_profile, resolve
-from cltmlib.pretrain.whisper import Recipe, ctc_targets, stand_in, train
+from cltmlib.pretrain.whisper import Recipe, ctc_targets, pretraining_corpus, stand_in, train, word_error_rates
 from cltmlib.sweep.plan import plan_training
 from cltmlib.testing import sine_utterance
 from cltmlib.weighted_ce import results as study
@@ -83,7 +83,7 @@ def test_common_voice_locales_have_whispers_codes(whisper, locale, code):
 
 def test_features_are_padded_to_the_window(whisper):
     features = whisper.features([sine_utterance(0.3), sine_utterance(1.0)])
-    assert features.shape == (2, 80, 100) and features.dtype == torch.float32
+    assert features.shape == (2, 80, 50) and features.dtype == torch.float32
 
 
 @pytest.mark.parametrize(
@@ -252,6 +252,10 @@ def worker(speech, whisper, folder):
     return weighted_ce.Worker(speech, {**PARAMS, "model": str(folder)}, whisper)
 
 
+def run(training, speech, whisper):
+    return loop.run_training(training, speech.store, speech.utterances.to_dict("index"), whisper)
+
+
 def clips_of(speech, whisper):
     return loop.Clips(speech.store, speech.utterances.to_dict("index"), whisper, "cpu", "float32")
 
@@ -329,6 +333,39 @@ def test_a_copy_stays_the_same_and_on_the_fly_changes_with_every_epoch(worker, s
     assert different["copy"] == 2 and different["on_the_fly"] > 4
 
 
+def test_a_changed_transcript_or_setting_changes_the_key(speech, whisper, folder):
+    from dataclasses import replace
+
+    rows = speech.utterances
+    others = replace(speech, utterances=rows.assign(sentence=rows["sentence"].where(rows["language"] == "ca", "x")))
+    one, two = (weighted_ce.Worker(s, {**PARAMS, "model": str(folder)}, whisper).plan() for s in (speech, others))
+    assert all(one[key].key != two[key].key for key in one)  # EWC's too, which hears the others for its penalty alone
+
+
+def test_every_setting_of_a_folder_is_in_its_fingerprint(folder, tmp_path):
+    for path in Path(folder).iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    before = load_whisper(str(tmp_path)).fingerprint
+    assert before == load_whisper(str(folder)).fingerprint
+    settings = json.loads((tmp_path / "generation_config.json").read_text())
+    (tmp_path / "generation_config.json").write_text(json.dumps({**settings, "begin_suppress_tokens": [1]}))
+    assert load_whisper(str(tmp_path)).fingerprint != before
+
+
+def test_workers_in_other_processes_give_the_same(worker, tmp_path):
+    plan = [t for (name, _), t in worker.plan().items() if name in ("+ loss ratio, augmented", "EWC")]
+    results = []
+    for n_workers in (1, 2):
+        with sweep.RunStore(tmp_path / f"{n_workers}.sqlite") as store:
+            results.append(sweep.run(plan, worker, store, n_workers=n_workers, progress=False))
+    assert results[0] == results[1] and len(results[0]) == 4
+
+
+def test_rehearsal_replays_at_least_a_clip_of_every_language(speech, whisper, folder):
+    few = weighted_ce.Worker(speech, {**PARAMS, "model": str(folder), "rehearsal_share": 0.01}, whisper).plan()
+    assert len(few["rehearsal", 0].train) == len(few["low-resource only", 0].train) + 2
+
+
 def test_a_training_gives_the_same_twice_and_learns(worker, whisper):
     training = worker.plan()["+ linear progressive", 1]
     one, two = worker(training), worker(training)
@@ -344,6 +381,7 @@ def test_the_checkpoint_with_the_lowest_dev_wer_is_kept(worker, whisper, speech,
     rates, states = iter([0.5, 0.2, 0.2, 0.9]), []
 
     def mean_wer(model, clips, sets):
+        assert sets == speech.dev  # never the test set
         states.append(model.state_dict()["model.encoder.conv1.weight"].clone())
         return next(rates)
 
@@ -354,8 +392,8 @@ def test_the_checkpoint_with_the_lowest_dev_wer_is_kept(worker, whisper, speech,
     )
     training = worker.plan()["fine-tuned", 0]
     config = {**training.config, "n_checkpoints": 4}
-    training = plan_training(loop.TASK, training.train, training.test, 0, config)
-    result = loop.run_training(training, speech.store, speech.utterances.to_dict("index"), whisper)
+    training = plan_training(loop.TASK, training.train, training.test, 0, config, "one")
+    result = run(training, speech, whisper)
     assert result["chosen"] == 2 and torch.equal(used[0], states[1]) and not torch.equal(used[0], states[3])
 
 
@@ -370,14 +408,14 @@ def test_a_training_without_the_low_resource_language_is_refused(worker, speech,
     training = worker.plan()["fine-tuned", 0]
     others = plan_training(loop.TASK, speech.train[0]["es"], training.test, 0, training.config, "es alone")
     with pytest.raises(InputError, match="'ca' has no clip in training 'es alone'"):
-        worker(others)
+        run(others, speech, whisper)
 
 
-def test_a_diverging_training_is_refused(worker, speech):
+def test_a_diverging_training_is_refused(worker, speech, whisper):
     training = worker.plan()["fine-tuned", 0]
     config = {**training.config, "learning_rate": 1e30, "warmup_steps": 0}
     with pytest.raises(InputError, match="diverged at step"):
-        worker(plan_training(loop.TASK, training.train, training.test, 0, config, "wild"))
+        run(plan_training(loop.TASK, training.train, training.test, 0, config, "wild"), speech, whisper)
 
 
 def test_consolidation_is_the_squared_distance_weighted_by_the_fisher_information(worker, speech, whisper):
@@ -409,30 +447,36 @@ def test_weight_decay_spares_biases_and_norms(whisper):
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])
-def test_a_step_of_training_on_a_gpu(worker, precision):
+def test_a_step_of_training_on_a_gpu(worker, speech, whisper, precision):
     if not torch.cuda.is_available():
         pytest.skip("no GPU")
     training = worker.plan()["+ loss ratio", 0]
     config = {**training.config, "device": "cuda", "precision": precision}
-    result = worker(plan_training(loop.TASK, training.train, training.test, 0, config))
+    result = run(plan_training(loop.TASK, training.train, training.test, 0, config, "one"), speech, whisper)
     assert len(result["steps"]) == 4
 
 
-def test_a_step_on_the_true_architecture_of_whisper_small(whisper, speech):
+def test_a_step_of_the_study_on_the_true_architecture_of_whisper_small(folder, worker, speech, tmp_path):
     """Random weights, 30 s windows, 12 layers of width 768; the toy tokenizer, whose vocabulary is far smaller."""
-    config = WhisperConfig(
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        (tmp_path / name).write_bytes((Path(folder) / name).read_bytes())
+    toy = json.loads((Path(folder) / "config.json").read_text())
+    special = {name: toy[name] for name in ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")}
+    WhisperConfig(
         vocab_size=51865, d_model=768, encoder_layers=12, decoder_layers=12, encoder_attention_heads=12,
-        decoder_attention_heads=12, encoder_ffn_dim=3072, decoder_ffn_dim=3072,
-    )  # fmt: skip
-    model = WhisperForConditionalGeneration(config)
-    assert sum(p.numel() for p in model.parameters()) == 241_734_912  # openai/whisper-small
-    inputs, labels = whisper.targets(["t 1"], ["ca"])
-    logits = model(torch.randn(1, 80, 3000), decoder_input_ids=inputs).logits
-    loss = weighted_ce.weighted_cross_entropy(logits, labels, torch.tensor([2.0]))
-    loss.backward()
-    optimiser = loop._optimiser(model, {"weight_decay": 0.01, "learning_rate": 1e-5})
-    optimiser.step()
-    assert math.isfinite(loss.item()) and 9 < loss.item() < 13  # log(51865) = 10.9
+        decoder_attention_heads=12, encoder_ffn_dim=3072, decoder_ffn_dim=3072, **special,
+    ).save_pretrained(tmp_path)  # fmt: skip
+    WhisperFeatureExtractor(feature_size=80).save_pretrained(tmp_path)
+    small = load_whisper(f"random:{tmp_path}")
+    assert small.n_parameters == 241_734_912 and small.max_seconds == 30  # as openai/whisper-small
+    training = worker.plan()["+ linear progressive", 0]
+    config = {**training.config, "n_steps": 1, "batch_size": 1, "warmup_steps": 0}
+    training = plan_training(loop.TASK, training.train, training.test, 0, config, "small")
+    model = small.model  # its weights are random already
+    before = model.model.encoder.layers[0].fc1.weight.detach().clone()
+    ((done, record),) = loop.fine_tune(model, training, clips_of(speech, small))
+    assert done == 1 and all(8 < loss < 14 for loss in record[:2] if loss)  # log(51865) = 10.9
+    assert not torch.equal(before, model.model.encoder.layers[0].fc1.weight)
 
 
 # Results ---------------------------------------------------------------------------------------------------------
@@ -471,6 +515,44 @@ def test_forgetting_is_in_points_of_the_other_languages():
     assert forgotten.loc["+ loss ratio", "standard_error"] == pytest.approx(2.5)
 
 
+def test_no_relative_change_from_a_baseline_without_errors():
+    perfect = rates_of({("fine-tuned", s): (0, 0, 0) for s in (0, 1)} | {("EWC", s): (0, 0, 0.1) for s in (0, 1)})
+    assert study.changes(perfect, "ca", "fine-tuned").isna().all(axis=None)
+
+
+def test_the_papers_numbers_stand_above_ours():
+    values = {("original", 0): (0.2, 0.2, 1.0), ("fine-tuned", 0): (0.2, 0.2, 0.5)}
+    values |= {(name, 0): (0.2, 0.2, 0.45) for name, system in weighted_ce.SYSTEMS.items() if system.weight != "none"}
+    table = study.beside_the_paper(rates_of(values), "ca")
+    assert table.loc["paper"].to_list() == [-0.0669, -0.4886, -0.0329]
+    assert table.loc["+ loss ratio"].to_list() == pytest.approx([-0.1, -0.55, 0.85 / 0.9 - 1])
+
+
+def test_intervals_over_speakers_enclose_the_rate_of_every_language():
+    rows = [("a", 0, i, f"s{k % 5}", "", "", k % 3, 4) for i in ("es", "ca") for k in range(40)]
+    rows += [("a", 0, "en", "alone", "", "", 1, 2)]
+    columns = "system seed language speaker reference hypothesis n_errors n_reference".split()
+    table = study.test_set_intervals(pd.DataFrame(rows, columns=columns))
+    assert table["n_speakers"].to_dict() == {("a", "es"): 5, ("a", "ca"): 5, ("a", "en"): 1}
+    several = table.drop(index=("a", "en"))
+    assert (several["lower"] < several["wer"]).all() and (several["wer"] < several["upper"]).all()
+    assert table.loc[("a", "en"), "wer"] == 0.5 and np.isnan(table.loc[("a", "en"), "lower"])
+
+
+def test_tables_of_a_run_hold_every_training(worker, speech):
+    plan = {key: t for key, t in worker.plan().items() if key[0] in (weighted_ce.ORIGINAL, "+ loss ratio")}
+    results = {training.key: worker(training) for training in plan.values()}
+    counts = study.error_counts(plan, results, speech)
+    assert len(counts) == 3 * 9 and counts["n_reference"].eq(2).all()
+    assert list(study.error_rates(counts, "ca")) == ["es", "en", "ca", study.OTHERS, study.AVERAGE]
+    steps, chosen = study.training_steps(plan, results), study.checkpoints(plan, results)
+    assert len(steps) == 2 * PARAMS["n_steps"] and set(steps["system"]) == {"+ loss ratio"}
+    ratio = (steps["low_loss"] / steps["other_loss"]).dropna()
+    expected = np.where(1.5 * ratio < 1, 1.0, np.maximum(1.5, ratio))
+    assert steps.loc[ratio.index, "weight"].to_numpy() == pytest.approx(expected, abs=2e-3)  # losses are rounded
+    assert chosen["chosen"].all() and chosen["step"].eq(PARAMS["n_steps"]).all()
+
+
 def test_tables_with_one_seed_have_no_interval():
     one = RATES.xs(0, level="seed", drop_level=False)
     assert study.changes(one, "ca", "fine-tuned")[["lower", "upper"]].isna().all(axis=None)
@@ -493,7 +575,8 @@ def test_weighting_is_called_only_where_the_interval_says_so():
         values["+ loss ratio", seed] = (0, 0, 0.4 + 0.001 * seed)
         values["+ constant weight", seed] = (0, 0, 0.6 + 0.001 * seed)
         values["+ batch_scale", seed] = (0, 0, 0.5 + 0.1 * (seed - 1))
-    lines = {line.split(":")[0]: line for line in study.weighting_sentences(rates_of(values), "ca")}
+    effects = study.weighting_effects(rates_of(values), "ca")
+    lines = {line.split(":")[0]: line for line in study.weighting_sentences(effects, "ca")}
     assert lines["+ loss ratio"].endswith("helps") and lines["+ constant weight"].endswith("harms")
     assert lines["+ batch_scale"].endswith("not told apart from zero") and len(lines) == 6
 
@@ -510,6 +593,25 @@ def test_ctc_targets_are_the_text_without_the_end():
 def test_pretraining_lowers_both_losses():
     whisper = stand_in(TINY)
     features = whisper.features([sine_utterance(0.4, 100 + 30 * k) for k in range(4)]).half()
-    log = train(whisper, features, ["a", "b", "c", "d"], ["es"] * 4, Recipe(**{**vars(TINY), "n_steps": 150}))
+    log = train(
+        whisper,
+        features,
+        ["a", "b", "c", "d"],
+        ["es"] * 4,
+        Recipe(**{**vars(TINY), "n_steps": 150, "warmup_steps": 10}),
+    )
     assert [row["step"] for row in log] == [50, 100, 150]
-    assert log[-1]["loss"] < 0.5 * log[0]["loss"] and log[-1]["ctc_loss"] < log[0]["ctc_loss"]
+    assert log[-1]["loss"] < 0.7 * log[0]["loss"] and log[-1]["ctc_loss"] < log[0]["ctc_loss"]
+
+
+def test_the_stand_in_kept_here_was_made_by_this_recipe_and_transcribes_usefully():
+    kept = json.loads((checkpoints.STAND_INS / "mini-whisper" / "recipe.json").read_text())
+    assert kept["recipe"] == asdict(Recipe()) and kept["corpus"] == pretraining_corpus()
+    assert "ca" not in kept["corpus"]["languages"] and kept["log"][-1]["step"] == Recipe().n_steps
+    assert kept["wer"].keys() == set(kept["corpus"]["languages"]) and max(kept["wer"].values()) < 0.3
+    # Other people and other sentences than those of the pretraining and of its own measurement.
+    options = {**pretraining_corpus(), "speakers_per_language": 8, "utterances_per_speaker": 10, "seed": 7}
+    table = frame(load_corpus("synthetic", **options))
+    table = table[(table["split"] == "test") & (table["duration_s"] <= Recipe().window_s)]
+    rates = word_error_rates(load_whisper("mini-whisper"), table)
+    assert np.mean(list(rates.values())) < 0.3, rates

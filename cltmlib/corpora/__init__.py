@@ -48,12 +48,15 @@ def load_corpus(name: str, **options) -> "Dataset":
     return load(**options)
 
 
-def from_params(params: Mapping, templates: Sequence[str] | None = None) -> "Dataset":
+def from_params(
+    params: Mapping, templates: Sequence[str] | None = None, required: Sequence[str] | None = None
+) -> "Dataset":
     """Load the corpus that a notebook's parameters name (``corpus``, ``corpus_dir``, ``languages``, ...).
 
     Args:
         params: ``low_resource_language``, ``zero_shot_languages`` and ``target_language`` are loaded after the others.
         templates: kinds of sentences of the synthetic corpus; None for all.
+        required: metadata without which a row of Common Voice is left out; None for speaker and gender.
     """
     languages = list(params["languages"])
     languages += params.get("zero_shot_languages", ())
@@ -67,7 +70,8 @@ def from_params(params: Mapping, templates: Sequence[str] | None = None) -> "Dat
             seed=params["corpus_seed"],
             **({} if templates is None else {"templates": templates}),
         )
-    return load_corpus(params["corpus"], root=paths.corpus_folder(params["corpus_dir"]), languages=languages)
+    options = {} if required is None else {"required": required}
+    return load_corpus(params["corpus"], root=paths.corpus_folder(params["corpus_dir"]), languages=languages, **options)
 
 
 def shared_speakers(params: Mapping) -> pd.DataFrame:

@@ -60,6 +60,10 @@ def load(
         sentences.voice(language)
     if speakers_per_language < 6 or speakers_per_language % 2:
         raise InputError(f"speakers_per_language must be an even number of at least 6, not {speakers_per_language}.")
+    if not templates or set(templates) - {*sentences.TEMPLATES, *sentences.COUNTS}:
+        raise InputError(
+            f"templates is {templates!r}: give some of {', '.join(sentences.TEMPLATES + sentences.COUNTS)}."
+        )
     if utterances_per_speaker < 1:
         raise InputError(f"utterances_per_speaker must be at least 1, not {utterances_per_speaker}.")
     root = Path(cache_dir).expanduser() if cache_dir else user_cache_path("cltm") / "synthetic"

@@ -26,6 +26,7 @@ from cltmlib.figures.unsupervised import (
     conditions,
     method_dots,
     sample_size_curves,
+    structure,
     training_curves,
 )
 
@@ -54,6 +55,7 @@ __all__ = [
     "sample_size_curves",
     "save_figure",
     "self_gain_bars",
+    "structure",
     "style",
     "systems_wer",
     "training_curves",

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
-from cltmlib.figures.layout import Foot, place_in_inches, require_columns, text_in, write_title
+from cltmlib.figures.layout import Foot, place_in_inches, require_columns, text_in
 from cltmlib.figures.style import _COLOURS, COLUMN_IN, PAGE_IN, StudyFigure, style
 
 _MARKERS = "os^DvPX"
@@ -44,6 +44,37 @@ def conditions(matrices: Mapping[str, np.ndarray]) -> StudyFigure:
     return figure
 
 
+def structure(edges: pd.DataFrame) -> StudyFigure:
+    """Draw what symbols depend on: labels above, symbols below, an arrow for each dependence.
+
+    Args:
+        edges: from `cltmlib.unsupervised.structures`: columns panel, cause and effect ("c2", "x2").
+    """
+    require_columns(edges, ["panel", "cause", "effect"], "structures")
+    names = list(dict.fromkeys(edges["panel"]))
+    nodes = sorted({*edges["cause"], *edges["effect"]})
+    place = {node: (int(node[1:]), 1.0 if node[0] == "c" else 0.0) for node in nodes}
+    note = (
+        "Labels c come from the language model, which may be any (grey); symbols x are what is heard. Condition 1 asks "
+        "that all arrows into a symbol come from its own label, by the same table at every position."
+    )
+    with style():
+        figure, panels = _panels(len(names), 0.85, PAGE_IN, note, bottom_in=0.06, top_in=0.3)
+        for axes, name in zip(panels, names, strict=True):
+            for cause, effect in edges.loc[edges["panel"] == name, ["cause", "effect"]].to_numpy():
+                of_text = cause[0] == effect[0] == "c"
+                own = cause[0] == "c" and cause[1:] == effect[1:]
+                colour = "0.6" if of_text else _COLOURS[0] if own else _COLOURS[1]
+                look = {"arrowstyle": "-|>", "color": colour, "shrinkA": 8, "shrinkB": 8, "linewidth": 0.9}
+                axes.annotate("", place[effect], place[cause], arrowprops=look)
+            for node, (x, y) in place.items():
+                axes.text(x, y, node, ha="center", va="center", gid="node")
+            axes.set(xlim=(0.5, max(x for x, _ in place.values()) + 0.5), ylim=(-0.35, 1.35))
+            axes.set_axis_off()
+            axes.set_title(name, fontsize=7)
+    return figure
+
+
 def bound_scatter(instances: pd.DataFrame, n_shown: int = 3000) -> StudyFigure:
     """Draw D_q against the marginal distance L (the axes of the paper's simulation), and against the bounds.
 
@@ -55,9 +86,11 @@ def bound_scatter(instances: pd.DataFrame, n_shown: int = 3000) -> StudyFigure:
     kinds = list(dict.fromkeys(instances["model"]))
     looks = _looks(kinds)
     legend = [Line2D([], [], linestyle="none", markersize=4, label=f"q: {kind}", **looks[kind]) for kind in kinds]
+    least = 1e-6  # lower end of the axis of D
     note = (
-        f"{len(shown)} of {len(instances)} random pairs of models; a point on a line would use up its bound. "
-        "Dotted: the trivial bound 2."
+        f"{len(shown)} of {len(instances)} random pairs of models, {int((shown['theorem_1_left'] < least).sum())} of "
+        "them below the lower edge. Left: no point can lie below the line. Middle and right: none can lie above it, "
+        "and a point on it uses up its bound. Dotted: the trivial bound 2."
     )
     with style():
         figure, (left, middle, right) = _panels(3, 1.7, PAGE_IN, note, legend, left_in=0.55, gap_in=0.5)
@@ -70,11 +103,11 @@ def bound_scatter(instances: pd.DataFrame, n_shown: int = 3000) -> StudyFigure:
                 of_kind = shown[shown["model"] == kind]
                 axes.plot(of_kind[column], of_kind["theorem_1_left"], linestyle="none", markersize=1.3, alpha=0.5,
                           markeredgewidth=0, gid=kind, **looks[kind])  # fmt: skip
-            low, high = 1e-6, 3.0
+            low, high = least, 3.0
             axes.plot([low, high], [low, high], gid="bound", **_LINE)
             axes.axhline(2, linestyle=(0, (1, 1.5)), gid="trivial", **_LINE)
             _log_scale(axes, "x", "y")
-            axes.set(xlabel=label, ylim=(1e-6, 5))
+            axes.set(xlabel=label, ylim=(least, 5))
             axes.set_title(f"line: {line}", fontsize=7)
         left.set_ylabel("D, joint distance")
     return figure
@@ -190,9 +223,7 @@ def sample_size_curves(sizes: pd.DataFrame) -> StudyFigure:
     return figure
 
 
-def method_dots(
-    table: pd.DataFrame, panel: str, value: str, label: str, note: str, limit: float | None = None
-) -> StudyFigure:
+def method_dots(table: pd.DataFrame, panel: str, value: str, label: str, note: str) -> StudyFigure:
     """Draw the error of each method as a dot with its standard error over seeds, a panel per task or language model.
 
     Args:
@@ -201,7 +232,6 @@ def method_dots(
         value: column that is drawn.
         label: of the axis.
         note: what stands at the foot; n and the bars are added.
-        limit: right end of the axis.
     """
     require_columns(table, [panel, "seed", "method", value], "methods")
     names, methods = (list(dict.fromkeys(table[column])) for column in (panel, "method"))
@@ -219,7 +249,7 @@ def method_dots(
                 error = values.sem() if len(values) > 1 else 0
                 axes.errorbar(values.mean(), row, xerr=error, fmt="o", color=colour, markersize=4,
                               elinewidth=0.8).lines[0].set_gid(f"{name} {method}")  # fmt: skip
-            axes.set(ylim=(len(methods) - 0.5, -0.5), xlim=(0, limit or 1.05 * table[value].max()))
+            axes.set(ylim=(len(methods) - 0.5, -0.5), xlim=(0, 1.05 * table[value].max()))
             axes.set_yticks(range(len(methods)), methods if axes is panels[0] else [])
             axes.set_title(name, fontsize=7)
             axes.grid(axis="x", linewidth=0.3, color="0.85")
@@ -236,7 +266,7 @@ def _looks(names: Sequence[str]) -> dict[str, dict[str, str]]:
 
 def _panels(
     n: int, height_in: float, width_in: float, note: str, legend: Sequence[Line2D] = (), left_in: float = 0.5,
-    gap_in: float = 0.3, bottom_in: float = 0.46, top_in: float = 0.28, title: str | None = None,
+    gap_in: float = 0.3, bottom_in: float = 0.46, top_in: float = 0.28,
 ) -> tuple[StudyFigure, list[Axes]]:  # fmt: skip
     """A row of panels of equal size over legend and note."""
     foot = Foot(width_in, note, legend)
@@ -251,7 +281,6 @@ def _panels(
         axes.spines[["top", "right"]].set_visible(False)
         panels.append(axes)
     foot.draw(figure)
-    write_title(figure, title)
     return figure, panels
 
 

@@ -30,6 +30,7 @@ from transformers import (
 )
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
+from cltmlib import wer
 from cltmlib.corpora import frame, load_corpus, sentences
 from cltmlib.repeatable import flush_denormals
 from cltmlib.whisper import IGNORED, Whisper, load_whisper
@@ -199,8 +200,6 @@ def features_of(whisper: Whisper, paths: Sequence[str]) -> Tensor:
 
 def word_error_rates(whisper: Whisper, table: pd.DataFrame) -> dict[str, float]:
     """WER per language of utterance rows (`cltmlib.corpora`)."""
-    from cltmlib import wer
-
     rates = {}
     for language, rows in table.groupby("language", sort=False):
         texts = []

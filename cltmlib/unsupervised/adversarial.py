@@ -5,6 +5,8 @@ sequences the discriminator, two convolutions over time, tries to tell from one-
 penalty, Adam with betas (0.5, 0.98). All runs are trained side by side: R problems and initialisations at once.
 """
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,7 +18,7 @@ GRADIENT_PENALTY = 1.5  # wav2vec-U searches 1.5 to 2
 
 
 def train_adversarially(
-    symbols: Tensor, text: Tensor, n_labels: int, n_symbols: int, n_steps: int, seed: int
+    symbols: Tensor, text: Tensor, n_labels: int, n_symbols: int, n_steps: int, seeds: Sequence[int]
 ) -> Tensor:
     """Train generators q(c | x) against discriminators, one of each for each run.
 
@@ -26,27 +28,30 @@ def train_adversarially(
         n_labels: K.
         n_symbols: V.
         n_steps: of generator and discriminator each, in turn.
-        seed: of initialisations and batches.
+        seeds: of each run's initialisation and batches; a run draws the same numbers whatever runs beside it.
 
     Returns:
         q(c | x) of each run, float64, (R, V, K).
     """
-    generator = torch.Generator().manual_seed(seed)
-    n_runs, _, n_positions = symbols.shape
-    logits = torch.randn(n_runs, n_symbols, n_labels, generator=generator, requires_grad=True)
-    weights = _weights(n_runs, n_labels, n_positions, generator)
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    if len(generators) != len(symbols):
+        raise ValueError(f"{len(generators)} seeds for {len(symbols)} runs: give one for each")
+    n_positions = symbols.shape[2]
+    logits = _each(generators, lambda generator: torch.randn(n_symbols, n_labels, generator=generator))
+    logits.requires_grad_(True)
+    weights = _weights(generators, n_labels, n_positions)
     optimisers = [
         torch.optim.Adam(weights, DISCRIMINATOR_RATE, betas=(0.5, 0.98)),
         torch.optim.Adam([logits], GENERATOR_RATE, betas=(0.5, 0.98)),
     ]
     for step in range(2 * n_steps):
-        x = one_hot(_batch(symbols, generator), n_symbols).float().flatten(1, 2)
+        x = one_hot(_batch(symbols, generators), n_symbols).float().flatten(1, 2)
         fake = (x @ torch.softmax(logits, -1)).unflatten(1, (BATCH, n_positions))  # (R, batch, N, K)
         if step % 2:
             loss = softplus(-_discriminate(weights, fake)).mean(1)
         else:
-            real = one_hot(_batch(text, generator), n_labels).float()
-            loss = _discriminator_loss(weights, real, fake.detach(), generator)
+            real = one_hot(_batch(text, generators), n_labels).float()
+            loss = _discriminator_loss(weights, real, fake.detach(), generators)
         optimisers[step % 2].zero_grad()
         loss.sum().backward()
         optimisers[step % 2].step()
@@ -60,18 +65,24 @@ def emission_of(posteriors: Tensor, symbols: Tensor) -> Tensor:
     return joint / joint.sum(1, keepdim=True)
 
 
-def _batch(sequences: Tensor, generator: torch.Generator) -> Tensor:
+def _each(generators: Sequence[torch.Generator], drawn: Callable[[torch.Generator], Tensor]) -> Tensor:
+    """What ``drawn`` gives with each run's generator, stacked: (R, ...)."""
+    return torch.stack([drawn(generator) for generator in generators])
+
+
+def _batch(sequences: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
     """Random sequences of each run: (R, batch, N)."""
-    chosen = torch.randint(sequences.shape[1], (sequences.shape[0], BATCH), generator=generator)
+    chosen = _each(generators, lambda generator: torch.randint(sequences.shape[1], (BATCH,), generator=generator))
     return sequences[torch.arange(len(sequences))[:, None], chosen]
 
 
-def _weights(n_runs: int, n_labels: int, n_positions: int, generator: torch.Generator) -> list[Tensor]:
+def _weights(generators: Sequence[torch.Generator], n_labels: int, n_positions: int) -> list[Tensor]:
     """Of the discriminators: two convolutions of width 3 and a linear layer, each with its bias."""
     weights = []
     for n_in, n_out in ((3 * n_labels, HIDDEN), (3 * HIDDEN, HIDDEN), (n_positions * HIDDEN, 1)):
-        weights.append((torch.randn(n_runs, n_in, n_out, generator=generator) * n_in**-0.5).requires_grad_(True))
-        weights.append(torch.zeros(n_runs, 1, n_out, requires_grad=True))
+        drawn = _each(generators, lambda generator, size=(n_in, n_out): torch.randn(size, generator=generator))
+        weights.append((drawn * n_in**-0.5).requires_grad_(True))
+        weights.append(torch.zeros(len(generators), 1, n_out, requires_grad=True))
     return weights
 
 
@@ -85,9 +96,11 @@ def _discriminate(weights: list[Tensor], sequences: Tensor) -> Tensor:
     return (hidden.flatten(2) @ weights[4] + weights[5])[:, :, 0]
 
 
-def _discriminator_loss(weights: list[Tensor], real: Tensor, fake: Tensor, generator: torch.Generator) -> Tensor:
+def _discriminator_loss(
+    weights: list[Tensor], real: Tensor, fake: Tensor, generators: Sequence[torch.Generator]
+) -> Tensor:
     loss = (softplus(-_discriminate(weights, real)) + softplus(_discriminate(weights, fake))).mean(1)
-    share = torch.rand(*real.shape[:2], 1, 1, generator=generator)
+    share = _each(generators, lambda generator: torch.rand(real.shape[1], 1, 1, generator=generator))
     between = (share * real + (1 - share) * fake).requires_grad_(True)
     (slope,) = torch.autograd.grad(_discriminate(weights, between).sum(), between, create_graph=True)
     return loss + GRADIENT_PENALTY * (slope.flatten(2).norm(dim=2) - 1).square().mean(1)

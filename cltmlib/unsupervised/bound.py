@@ -18,8 +18,9 @@ import numpy as np
 
 from cltmlib.errors import InputError
 
+RANK_TOLERANCE = 1e-12  # a singular value of P below it, relative to the largest, counts as zero
+SUM_TOLERANCE = 1e-8  # how far the sum of a distribution may be from one
 _MAX_SUBSETS = 20_000
-_SUM_TOLERANCE = 1e-8
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Conditioning:
 
     Attributes:
         n_positions, n_labels: shape of P.
-        rank: of P, at the tolerance of ``numpy.linalg.matrix_rank``.
+        rank: of P: singular values above ``RANK_TOLERANCE`` times the largest.
         sigma_min: its K-th singular value; 0 where N < K.
         inverse_norm: |P^+|_1; infinite where the rank is below K.
         constant: N^2 |P^+|_1, the factor of Theorem 1.
@@ -70,9 +71,9 @@ def conditioning(matrix: np.ndarray) -> Conditioning:
     matrix = _check_matrix(matrix)
     n_positions, n_labels = matrix.shape
     singular = np.linalg.svd(matrix, compute_uv=False)
-    rank = int((singular > singular[0] * max(matrix.shape) * np.finfo(float).eps).sum())
+    rank = int((singular > RANK_TOLERANCE * singular[0]).sum())
     sigma_min = float(singular[n_labels - 1]) if n_positions >= n_labels else 0.0
-    norm = float(np.abs(np.linalg.pinv(matrix)).sum(0).max()) if rank == n_labels else math.inf
+    norm = float(np.abs(np.linalg.pinv(matrix, rcond=RANK_TOLERANCE)).sum(0).max()) if rank == n_labels else math.inf
     return Conditioning(n_positions, n_labels, rank, sigma_min, norm)
 
 
@@ -95,7 +96,9 @@ def sharp_constant(matrix: np.ndarray) -> float:
     if math.comb(n_positions, n_labels) <= _MAX_SUBSETS:
         rows = matrix[np.array(list(itertools.combinations(range(n_positions), n_labels)))]  # (subset, K, K)
         # A subset of dependent rows has no inverse; a nearly dependent one has a long one, which the minimum ignores.
-        usable = np.linalg.svd(rows, compute_uv=False)[:, -1] > 1e-13
+        # Some subset's least singular value reaches P's over sqrt(K (N - K) + 1) (Hong and Pan, 1992): never none.
+        least = RANK_TOLERANCE * np.linalg.norm(matrix, 2) / math.sqrt(n_labels * (n_positions - n_labels) + 1)
+        usable = np.linalg.svd(rows, compute_uv=False)[:, -1] > 0.5 * least
         shortest = np.abs(np.linalg.inv(rows[usable])).sum(-1).min(0)  # (K,)
     else:
         shortest = np.array([_shortest_by_program(matrix, label) for label in range(n_labels)])
@@ -156,7 +159,7 @@ def _check_matrix(matrix: np.ndarray) -> np.ndarray:
         raise InputError(f"A language-model matrix has shape {matrix.shape}: give a row of K labels for each position.")
     if not np.isfinite(matrix).all() or (matrix < 0).any():
         raise InputError("A language-model matrix has an entry that is no probability: all must lie between 0 and 1.")
-    wrong = np.abs(matrix.sum(1) - 1) > _SUM_TOLERANCE
+    wrong = np.abs(matrix.sum(1) - 1) > SUM_TOLERANCE
     if wrong.any():
         n = int(wrong.argmax())
         raise InputError(

@@ -6,11 +6,24 @@ The paper discusses the necessity of its conditions (Section 4); these cases are
 import numpy as np
 import pandas as pd
 
+from cltmlib.errors import InputError
 from cltmlib.unsupervised.bound import conditioning
 from cltmlib.unsupervised.exact import Mismatch, enumerate_models, language_model_matrix, mismatch, string_emission
 from cltmlib.unsupervised.ngram import NGram
 
 CIRCULANT = np.array([[0.6, 0.3, 0.1], [0.1, 0.6, 0.3], [0.3, 0.1, 0.6]])  # each row the one before, shifted
+
+
+def structures() -> pd.DataFrame:
+    """What symbols depend on where Condition 1 holds and where it fails: columns panel, cause, effect ("c1", "x1")."""
+    text, own = [("c1", "c2"), ("c2", "c3")], [("c1", "x1"), ("c2", "x2"), ("c3", "x3")]
+    panels = {
+        "Condition 1 holds": [],
+        "fails: coarticulation": [("c1", "x2"), ("c2", "x3")],
+        "fails: a shared speaker": [("x1", "x2"), ("x2", "x3")],
+    }
+    rows = [(panel, *edge) for panel, more in panels.items() for edge in (*text, *own, *more)]
+    return pd.DataFrame(rows, columns=["panel", "cause", "effect"])
 
 
 def circulant_model(n_positions: int = 3) -> np.ndarray:
@@ -50,14 +63,27 @@ def counterexamples() -> pd.DataFrame:
 
 
 def product_counterexample(matrix: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, ...]:
-    """Proposition A (reconstruction): for a P of deficient rank, a wrong model with the same speech.
+    """Proposition A (reconstruction): for a P of deficient rank without zero columns, a wrong model of the same speech.
 
     The language model is the product of P's rows; with ``P v = 0`` and ``sum_x u_x = 0``, ``Q = O + t v u`` gives the
-    same positional distributions, and so the same speech.
+    same positional distributions, and so the same speech. A label that never occurs (a column of zeros) may sound as
+    it likes without any model being wrong, so such a P proves nothing.
+
+    Args:
+        matrix: P, (N, K), rank below K.
+        generator: of O and u.
 
     Returns:
         The language model's table, O and Q, for `enumerate_models`.
+
+    Raises:
+        InputError: P has full column rank, or a label that never occurs.
     """
+    found = conditioning(matrix)
+    if found.full_rank:
+        raise InputError(f"The matrix has full column rank {found.rank}: Theorem 1 holds, there is no counterexample.")
+    if (empty := np.asarray(matrix).sum(0) == 0).any():
+        raise InputError(f"Label {int(empty.argmax())} has probability zero at every position: leave it out of P.")
     n_labels, n_symbols = matrix.shape[1], 3
     null = np.linalg.svd(matrix)[2][-1]
     table = np.ones(())

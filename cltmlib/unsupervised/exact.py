@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from cltmlib.errors import InputError
+from cltmlib.unsupervised.bound import SUM_TOLERANCE
 
-_SUM_TOLERANCE = 1e-8
 _MAX_CELLS = 50_000_000  # of a joint table: 400 MB
 
 
@@ -162,7 +162,7 @@ def kl_divergence(true: np.ndarray, model: np.ndarray) -> float:
     """D_KL(true || model) of two distributions, accurate also where they nearly agree.
 
     ``sum p log(p/q)`` loses all digits when the result is near 1e-16. With ``r = (q - p) / p`` it is
-    ``sum p (r - log(1 + r))``, whose terms are not negative; small ones by their series.
+    ``sum p (r - log(1 + r))``, whose terms are not negative; small ones by their series, large r by logarithms.
 
     Example:
         >>> float(f"{kl_divergence(np.array([0.5, 0.5]), np.array([0.5 + 1e-9, 0.5 - 1e-9])):.3g}")
@@ -174,10 +174,12 @@ def kl_divergence(true: np.ndarray, model: np.ndarray) -> float:
 def _kl(true: np.ndarray, change: np.ndarray) -> float:
     inside = true > 0
     p, change_inside = true[inside], change[inside]
-    r = change_inside / p
-    with np.errstate(divide="ignore"):
-        terms = np.where(np.abs(r) < 1e-4, r * r * (0.5 - r / 3 + r * r / 4), r - np.log1p(np.maximum(r, -1)))
-    return float(p @ terms + change[~inside].sum())  # where p is 0, q alone is left
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        r = change_inside / p
+        # Where q is many times p, the ratio may overflow (p of 1e-320): the difference of logarithms does not.
+        logs = np.where(r < 1e8, np.log1p(np.maximum(r, -1)), np.log(p + change_inside) - np.log(p))
+        terms = np.where(np.abs(r) < 1e-4, p * r * r * (0.5 - r / 3 + r * r / 4), change_inside - p * logs)
+    return float(terms.sum() + change[~inside].sum())  # where p is 0, q alone is left
 
 
 def _mismatch(true: np.ndarray, model: np.ndarray, d: np.ndarray, n_labels: int, n_positions: int) -> dict:
@@ -238,7 +240,7 @@ def check_emission(emission: np.ndarray, n_labels: int | None = None) -> np.ndar
 def _check(table: np.ndarray, what: str) -> np.ndarray:
     if not np.isfinite(table).all() or (table < 0).any():
         raise InputError(f"The {what} has a probability of {_first_wrong(table):g}: all must lie between 0 and 1.")
-    if abs(table.sum() - 1) > _SUM_TOLERANCE:
+    if abs(table.sum() - 1) > SUM_TOLERANCE:
         raise InputError(f"The {what} sums to {table.sum():.10g}, not to one: divide it by its sum.")
     return table
 

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from cltmlib.errors import InputError
+from cltmlib.unsupervised.bound import SUM_TOLERANCE
 from cltmlib.unsupervised.exact import check_language_model
-
-_SUM_TOLERANCE = 1e-8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +54,7 @@ class NGram:
                 raise InputError(f"Table {n_history} of the language model has an entry that is no probability.")
             sums = table.sum(-1).reshape(-1)
             worst = int((sums - 1).abs().argmax())
-            if abs(float(sums[worst]) - 1) > _SUM_TOLERANCE:
+            if abs(float(sums[worst]) - 1) > SUM_TOLERANCE:
                 history = tuple(int(i) for i in np.unravel_index(worst, table.shape[:-1])) if n_history else ()
                 raise InputError(
                     f"The language model sums to {float(sums[worst]):.10g} after the history {history}, not to one: "

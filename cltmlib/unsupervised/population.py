@@ -172,8 +172,29 @@ def population_sentence(runs: pd.DataFrame, summary: pd.DataFrame) -> str:
     """What the end of training says: for each language model the error of the best start by loss, and the corollary."""
     parts = [f"{name} {row['best_mismatch']:.4f} ± {row['standard_error']:.4f}" for name, row in summary.iterrows()]
     used = summary["bound_used"].max()
+    ended = f"Error mismatch of the best start by loss after {runs['step'].max()} steps: {'; '.join(parts)}. "
+    if np.isnan(used):
+        return ended + "No language model here has full rank, so there is no corollary to check."
     verdict = "holds at" if used <= 1 else "is VIOLATED at some of"
     return (
-        f"Error mismatch of the best start by loss after {runs['step'].max()} steps: {'; '.join(parts)}. The KL "
-        f"corollary {verdict} the checkpoints of the full-rank language models; at most {used:.2%} of it is used."
+        f"{ended}The KL corollary {verdict} the checkpoints of the full-rank language models; at most {used:.2%} of it "
+        "is used."
+    )
+
+
+def relabelling_sentence(runs: pd.DataFrame, stuck_above: float = 1e-3) -> str:
+    """Whether the circulant bigram's wrong models are relabellings of the truth (Proposition B).
+
+    Args:
+        runs: from `train_on_population`.
+        stuck_above: nats of D_KL up to which a run counts as fitted.
+    """
+    last = runs[(runs["step"] == runs["step"].max()) & (runs["language_model"] == "circulant bigram")]
+    fits = last[last["kl"] <= stuck_above]
+    if fits.empty:
+        return f"Circulant bigram: none of {len(last)} runs fits the speech to within {stuck_above:g} nats."
+    return (
+        f"Circulant bigram, {len(fits)} of {len(last)} runs that fit the speech to within {stuck_above:g} nats: D_q "
+        f"{fits['joint_distance'].median():.3f} in the median, {fits['aligned_joint_distance'].median():.3f} after the "
+        "best relabelling of each."
     )

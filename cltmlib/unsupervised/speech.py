@@ -2,12 +2,12 @@
 
 Speech is cut into text, training and test parts by sentence, so that the language model never sees a sentence that is
 heard. Two versions of the same task: ``units`` (runs of k-means units, nothing else is known) and ``segments`` (one
-unit for each phone, between boundaries that a supervised alignment gives: the setting of the theorem, where label and
-symbol sequences are of equal length).
+unit for each phone, between boundaries that a supervised alignment gives, so that label and symbol sequences are of
+equal length, as in the theorem).
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ from cltmlib.unsupervised import phones as phonetics
 from cltmlib.unsupervised import training
 from cltmlib.unsupervised.bound import conditioning
 from cltmlib.unsupervised.loss import label_posteriors
-from cltmlib.unsupervised.ngram import NGram, estimate_ngram
+from cltmlib.unsupervised.ngram import NGram, draw, estimate_ngram
 
 _SHARES = {"text": 0.5, "train": 0.375, "test": 0.125}  # of the sentences
 _LEAST_CLIPS = 8
@@ -61,7 +61,8 @@ def load_clips(params: Mapping) -> tuple[pd.DataFrame, list[np.ndarray], pd.Data
         params: corpus, corpus_dir, language, the corpus' sizes and seed, n_clips, min_seconds, max_seconds, output_dir.
 
     Returns:
-        Utterance rows; their waveforms, float32 at 16 kHz; and what was left out, as in `WaveformStore.skipped`.
+        Utterance rows; their waveforms, float32 at 16 kHz; and the clips that were left out, with the reason, in the
+        columns of `WaveformStore.skipped`.
 
     Raises:
         InputError: the corpus cannot be read, or no clip is left.
@@ -75,16 +76,20 @@ def load_clips(params: Mapping) -> tuple[pd.DataFrame, list[np.ndarray], pd.Data
         table = table.sample(params["n_clips"], random_state=params["corpus_seed"]).sort_index()
     folder = paths.store_file(params["output_dir"]).parent / "waveforms"
     store = audio.pack(table, folder, min_seconds=params["min_seconds"])
+    skipped = store.skipped[store.skipped["utterance_id"].isin(table["utterance_id"])]  # the store may hold other runs'
     table = table[[name in store for name in table["utterance_id"]]]
     if params["max_seconds"] is not None:
-        table = table[store.duration_s(table["utterance_id"]) <= params["max_seconds"]]
+        too_long = np.asarray(store.duration_s(table["utterance_id"])) > params["max_seconds"]
+        reason = f"longer than max_seconds ({params['max_seconds']:g} s)"
+        longer = table.loc[too_long, ["utterance_id", "path", "language"]].assign(reason=reason)
+        table, skipped = table[~too_long], pd.concat([skipped, longer], ignore_index=True)
     if table.empty:
         raise InputError(
             f"No clip of language {params['language']!r} is usable between min_seconds {params['min_seconds']} and "
             f"max_seconds {params['max_seconds']}: widen them or give another corpus."
         )
     table = table.reset_index(drop=True)
-    return table, [store.waveform(name) for name in table["utterance_id"]], store.skipped
+    return table, [store.waveform(name) for name in table["utterance_id"]], skipped
 
 
 def split_sentences(sentences: Sequence[str], seed: int) -> np.ndarray:
@@ -119,7 +124,7 @@ def extract_features(
         InputError: the encoder has fewer layers, a clip is too short for it, or there is no such device.
     """
     if layer is None:
-        from cltmlib.pretrain import mfcc_features
+        from cltmlib.pretrain.hubert import mfcc_features
 
         extract: Callable[[np.ndarray], np.ndarray] = mfcc_features
     else:
@@ -176,13 +181,17 @@ def prepare_clips(
     )
 
 
-def cluster(frames: np.ndarray, n_units: int, seed: int):
-    """K-means (scikit-learn, mini-batches) of frames (n, dim); ``.predict`` gives units ``0 .. n_units - 1``."""
+def cluster(points: np.ndarray, n_units: int, seed: int, what: str = "frames"):
+    """K-means (scikit-learn, mini-batches) of points (n, dim); ``.predict`` gives units ``0 .. n_units - 1``.
+
+    Raises:
+        InputError: there are fewer points than units; ``what`` says what they are.
+    """
     from sklearn.cluster import MiniBatchKMeans
 
-    if len(frames) < n_units:
-        raise InputError(f"Parameter 'n_units' is {n_units}, but there are only {len(frames)} frames to cluster.")
-    return MiniBatchKMeans(n_units, batch_size=2048, n_init=3, max_iter=50, random_state=seed).fit(frames)
+    if len(points) < n_units:
+        raise InputError(f"Parameter 'n_units' is {n_units}, but there are only {len(points)} {what} to cluster.")
+    return MiniBatchKMeans(n_units, batch_size=2048, n_init=3, max_iter=50, random_state=seed).fit(points)
 
 
 def run_lengths(units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -233,13 +242,11 @@ def train_supervised(
     n_rounds: int = N_ALIGNMENTS,
 ) -> torch.Tensor:
     """q(unit | phone) from transcribed speech: Viterbi training from even segmentations, (K, V)."""
-    paths = [np.arange(len(u)) * len(p) // len(u) for u, p in zip(units, phones, strict=True)]
-    for _ in range(n_rounds + 1):
-        pairs = [np.asarray(p)[path] for p, path in zip(phones, paths, strict=True)]
-        symbols, labels = (torch.from_numpy(np.concatenate(part)) for part in (units, pairs))
-        emission = training.supervised_emission(symbols, labels, n_labels, n_symbols)
-        logs = emission.log().numpy()
-        paths = [align(u, p, logs) for u, p in zip(units, phones, strict=True)]
+    labels = [np.asarray(p)[np.arange(len(u)) * len(p) // len(u)] for u, p in zip(units, phones, strict=True)]
+    emission = _counted(units, labels, n_labels, n_symbols)
+    for _ in range(n_rounds):
+        labels = [_labels_of(u, p, emission) for u, p in zip(units, phones, strict=True)]
+        emission = _counted(units, labels, n_labels, n_symbols)
     return emission
 
 
@@ -261,60 +268,71 @@ def recognise_speech(
 ) -> tuple[pd.DataFrame, dict[str, float]]:
     """Train on the speech of ``clips`` with and without transcripts, and measure phone error rates on its test part.
 
-    Methods: ``supervised`` (topline), ``EM best`` (flat and random starts, best by loss), ``EM flat``, ``EM from
-    supervised`` (does training leave the right table?), ``no speech`` (language model alone), ``chance`` (phones drawn
-    from the language model, as many as the reference has).
+    Methods: ``supervised`` (topline), ``EM from supervised`` (does training leave the right table?), ``EM best`` (flat
+    and random starts, best by loss), ``EM flat``, ``no speech`` (language model alone), ``chance`` (phones drawn from
+    the language model, as many as the reference has). Control, on as many symbols drawn anew from the supervised
+    table given the aligned labels, so that Condition 1 holds exactly: ``supervised, redrawn`` (there the true table)
+    and ``EM from supervised, redrawn`` (what the finite sample alone does).
+
+    The units task trains and tests on all clips, as nothing but speech and text is known. Clips with fewer units than
+    phones have no alignment; the supervised table, the segments task and the controls are without them.
 
     Args:
         clips: from `prepare_clips`.
         n_units: k-means units.
         n_iterations: of EM.
         n_starts: random starts, besides the flat one.
-        seed: of k-means and starts.
+        seed: of k-means, starts and controls.
 
     Returns:
-        One row per task (``units``, ``segments``) and method: phone_error_rate, and loss on the training speech, in
-        nats per clip. And facts about the run: clips, phones, repetition, sigma_min, rank, dependence.
+        One row per task (``units``, ``segments``) and method: phone_error_rate; loss on the training speech and
+        held_out_loss on the test speech, nats per clip. And facts about the run: clips, phones, repetition, sigma_min,
+        rank, dependence.
+
+    Raises:
+        InputError: there are fewer frames or segments than units, or no clip of a part can be aligned.
     """
-    text_model = estimate_ngram(clips.text, len(clips.alphabet), order=2, smoothing=0.1)
-    frames = np.concatenate([clips.features[k] for k in clips.of("train")])
-    kmeans = cluster(frames, n_units, seed)
+    n_labels = len(clips.alphabet)
+    text_model = estimate_ngram(clips.text, n_labels, order=2, smoothing=0.1)
+    train, test = ([int(k) for k in clips.of(part)] for part in ("train", "test"))
+    kmeans = cluster(np.concatenate([clips.features[k] for k in train]), n_units, seed)
     runs = [run_lengths(kmeans.predict(features)) for features in clips.features]
-    # Fewer units than phones: no alignment, so these clips are left out, in training and test alike.
-    usable = np.array([len(units) >= len(p) for (units, _), p in zip(runs, clips.phones, strict=True)])
-    train, test = ([int(k) for k in clips.of(part) if usable[k]] for part in ("train", "test"))
-    if not train or not test:
-        raise InputError("Hardly any clip has as many units as phones: raise 'n_units' or choose other features.")
     units = {k: runs[k][0] for k in [*train, *test]}
+    long_enough = [[k for k in part if len(units[k]) >= len(clips.phones[k])] for part in (train, test)]
+    if not all(long_enough):
+        raise InputError("Hardly any clip has as many units as phones: raise 'n_units' or choose other features.")
+    aligned_train, aligned_test = long_enough
     repetition = 1 - np.mean([len(p) for p in clips.text]) / np.mean([len(units[k]) for k in train])
     lasting = text_model.with_repetition(float(np.clip(repetition, 0, 0.95)))
     aligned = train_supervised(
-        [units[k] for k in train], [clips.phones[k] for k in train], len(clips.alphabet), n_units
+        [units[k] for k in aligned_train], [clips.phones[k] for k in aligned_train], n_labels, n_units
     )
-    of_units = _compare(units, clips, train, test, lasting, aligned, n_units, n_iterations, n_starts, seed, True)
+    labels = {k: _labels_of(units[k], clips.phones[k], aligned) for k in [*aligned_train, *aligned_test]}
+    of_units = _Task(units, labels, train, test, lasting, aligned, collapse=True)
 
-    segments = _segments(clips, runs, [*train, *test], aligned)
-    means = np.concatenate([segments[k] for k in train])
-    kmeans = cluster(means, n_units, seed)
-    symbols = {k: kmeans.predict(segments[k]) for k in segments}
-    pairs = [symbols[k] for k in train], [clips.phones[k] for k in train]
-    paired = (torch.from_numpy(np.concatenate(part)).long() for part in pairs)
-    counted = training.supervised_emission(*paired, len(clips.alphabet), n_units)
-    of_segments = _compare(
-        symbols, clips, train, test, text_model, counted, n_units, n_iterations, n_starts, seed, False
-    )
+    means = _segments(clips, runs, [*aligned_train, *aligned_test], aligned)
+    kmeans = cluster(np.concatenate([means[k] for k in aligned_train]), n_units, seed, "segments")
+    segments = {k: kmeans.predict(means[k]) for k in means}
+    phones = {k: np.asarray(clips.phones[k]) for k in means}
+    counted = _counted([segments[k] for k in aligned_train], [phones[k] for k in aligned_train], n_labels, n_units)
+    of_segments = _Task(segments, phones, aligned_train, aligned_test, text_model, counted, collapse=False)
 
-    table = pd.concat({"units": of_units, "segments": of_segments}, names=["task"]).reset_index("task")
+    tables = {
+        name: _compare(task, clips, text_model, n_iterations, n_starts, seed)
+        for name, task in (("units", of_units), ("segments", of_segments))
+    }
     rank = conditioning(text_model.matrix(max(len(p) for p in clips.text)))
-    of_phones = [(units[k], _labels_of(units[k], clips.phones[k], aligned)) for k in train]
+    n_frames = {k: np.diff(np.append(runs[k][1], len(clips.features[k]))) for k in aligned_train}
+    frames = [(np.repeat(units[k], n_frames[k]), np.repeat(labels[k], n_frames[k])) for k in aligned_train]
     facts = {
-        "n_train": len(train), "n_test": len(test), "n_left_out": int((~usable).sum()), "n_text": len(clips.text),
-        "n_labels": len(clips.alphabet), "repetition": float(repetition), "rank": rank.rank,
-        "sigma_min": rank.sigma_min,
-        "dependence_units": dependence(of_phones, seed),
-        "dependence_segments": dependence([(symbols[k], np.asarray(clips.phones[k])) for k in train], seed),
+        "n_train": len(train), "n_test": len(test),
+        "n_unaligned": len(train) + len(test) - len(aligned_train) - len(aligned_test), "n_text": len(clips.text),
+        "n_labels": n_labels, "repetition": float(repetition), "rank": rank.rank, "sigma_min": rank.sigma_min,
+        "dependence_units": dependence([(units[k], labels[k]) for k in aligned_train], seed),
+        "dependence_units_floor": collapse_dependence(frames, n_labels, n_units, seed),
+        "dependence_segments": dependence([(segments[k], phones[k]) for k in aligned_train], seed),
     }  # fmt: skip
-    return table, facts
+    return pd.concat(tables, names=["task"]).reset_index("task"), facts
 
 
 def dependence(pairs: Sequence[tuple[np.ndarray, np.ndarray]], seed: int) -> float:
@@ -338,6 +356,29 @@ def dependence(pairs: Sequence[tuple[np.ndarray, np.ndarray]], seed: int) -> flo
     return real - chance
 
 
+def collapse_dependence(
+    frames: Sequence[tuple[np.ndarray, np.ndarray]], n_labels: int, n_units: int, seed: int
+) -> float:
+    """`dependence` of runs that comes from collapsing repetitions alone, in nats: the floor of the units task.
+
+    Each frame's unit is drawn anew given the frame's label, independently of all others, and runs are formed again.
+    Frames then keep Condition 1; runs do not, since a unit never follows itself.
+
+    Args:
+        frames: units and labels of each clip's frames.
+        n_labels, n_units: K and V.
+        seed: of the draws and of `dependence`'s shuffle.
+    """
+    units, labels = zip(*frames, strict=True)
+    emission = _counted(units, labels, n_labels, n_units).numpy()
+    generator = np.random.default_rng([seed, 1])
+    pairs = []
+    for of_clip in labels:
+        runs, starts = run_lengths(draw(emission[of_clip], generator))
+        pairs.append((runs, of_clip[starts]))
+    return dependence(pairs, seed)
+
+
 def _conditional_information(group: np.ndarray, first: np.ndarray, second: np.ndarray) -> float:
     """I(first; second | group) from counts, nats."""
 
@@ -350,6 +391,14 @@ def _conditional_information(group: np.ndarray, first: np.ndarray, second: np.nd
 
 def _labels_of(units: np.ndarray, phones: Sequence[int], emission: torch.Tensor) -> np.ndarray:
     return np.asarray(phones)[align(units, phones, emission.log().numpy())]
+
+
+def _counted(
+    symbols: Sequence[np.ndarray], labels: Sequence[np.ndarray], n_labels: int, n_symbols: int
+) -> torch.Tensor:
+    """q(symbol | label) of paired sequences, (K, V)."""
+    x, c = (torch.from_numpy(np.concatenate(part).astype(np.int64)) for part in (symbols, labels))
+    return training.supervised_emission(x, c, n_labels, n_symbols)
 
 
 def _segments(clips: Clips, runs: list, numbers: Sequence[int], emission: torch.Tensor) -> dict[int, np.ndarray]:
@@ -365,39 +414,77 @@ def _segments(clips: Clips, runs: list, numbers: Sequence[int], emission: torch.
     return found
 
 
-def _compare(
-    symbols: dict, clips: Clips, train: list[int], test: list[int], language_model: NGram, supervised: torch.Tensor,
-    n_symbols: int, n_iterations: int, n_starts: int, seed: int, collapse: bool,
-) -> pd.DataFrame:  # fmt: skip
-    """Phone error rate and loss of every method on one task."""
-    n_labels, generator = len(clips.alphabet), np.random.default_rng([seed, collapse])
-    x, mask = _padded([symbols[k] for k in train])
+@dataclass(frozen=True)
+class _Task:
+    """Symbols to be recognised, and what the supervised methods know besides.
+
+    Attributes:
+        symbols: int64 (N,) of each clip, by its number.
+        labels: the label of each symbol, (N,), of the clips that have an alignment.
+        train, test: numbers of the clips.
+        language_model: over the labels of symbols.
+        supervised: q(x | c) counted with labels, (K, V).
+        collapse: whether several symbols in a row may make one phone.
+    """
+
+    symbols: Mapping[int, np.ndarray]
+    labels: Mapping[int, np.ndarray]
+    train: list[int]
+    test: list[int]
+    language_model: NGram
+    supervised: torch.Tensor
+    collapse: bool
+
+    def of(self, numbers: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Padded symbols of clips and their mask, (clip, N) each."""
+        return _padded([self.symbols[k] for k in numbers])
+
+    def redrawn(self, generator: np.random.Generator) -> "_Task":
+        """The same labels, spoken anew by the supervised table: Condition 1 holds, and the table is the truth."""
+        table = self.supervised.numpy()
+        symbols = {k: draw(table[labels], generator) for k, labels in self.labels.items()}
+        train, test = ([k for k in part if k in symbols] for part in (self.train, self.test))
+        return replace(self, symbols=symbols, train=train, test=test)
+
+
+def _compare(task: _Task, clips: Clips, text_model: NGram, n_iterations: int, n_starts: int, seed: int) -> pd.DataFrame:
+    """Phone error rate and losses of every method on one task, and of the control."""
+    n_labels, n_symbols = task.supervised.shape
+    generator = np.random.default_rng([seed, task.collapse])
+    x, mask = task.of(task.train)
     flat = training.flat_start(n_labels, n_symbols, generator)
     starts = torch.cat([flat, training.random_starts(n_starts, n_labels, n_symbols, generator)])
-    given = torch.cat([flat, supervised[None]])
-    from_flat, from_supervised = training.expectation_maximisation(x, language_model, given, n_iterations, mask).each
-    from_all = training.train_from_starts(x, language_model, starts, n_iterations, mask, n_subset=N_SUBSET)
-    best = min((from_flat, from_all), key=lambda trained: trained.losses[-1].min())
-    emissions = {
-        "supervised": supervised,
-        "EM from supervised": from_supervised.best,
-        "EM best": best.best,
-        "EM flat": from_flat.best,
-        "no speech": torch.full((n_labels, n_symbols), 1 / n_symbols, dtype=torch.float64),
-    }
-    references = [clips.phones[k] for k in test]
+    given = torch.cat([flat, task.supervised[None]])
+    model = task.language_model
+    from_flat, from_supervised = training.expectation_maximisation(x, model, given, n_iterations, mask).each
+    best = training.best_of_starts(from_flat, x, model, starts, n_iterations, mask, n_subset=N_SUBSET)
+    redrawn = task.redrawn(np.random.default_rng([seed, task.collapse, 1]))
+    x, mask = redrawn.of(redrawn.train)
+    overfitted = training.expectation_maximisation(x, model, task.supervised[None], n_iterations, mask)
     rows = [
-        (
-            method,
-            phone_error_rate(references, _decoded(emission, language_model, [symbols[k] for k in test], collapse)),
-            training.cross_entropy(emission, language_model, x, mask),
+        (method, *_measured(emission, on, clips))
+        for method, emission, on in (
+            ("supervised", task.supervised, task),
+            ("EM from supervised", from_supervised.best, task),
+            ("EM best", best.best, task),
+            ("EM flat", from_flat.best, task),
+            ("supervised, redrawn", task.supervised, redrawn),
+            ("EM from supervised, redrawn", overfitted.best, redrawn),
+            ("no speech", torch.full((n_labels, n_symbols), 1 / n_symbols, dtype=torch.float64), task),
         )
-        for method, emission in emissions.items()
     ]
-    text_model = estimate_ngram(clips.text, n_labels, order=2, smoothing=0.1)
+    references = [clips.phones[k] for k in task.test]
     drawn = [text_model.sample(1, len(reference), generator)[0] for reference in references]
-    rows.append(("chance", phone_error_rate(references, drawn), np.nan))
-    return pd.DataFrame(rows, columns=["method", "phone_error_rate", "loss"])
+    rows.append(("chance", phone_error_rate(references, drawn), np.nan, np.nan))
+    return pd.DataFrame(rows, columns=["method", "phone_error_rate", "loss", "held_out_loss"])
+
+
+def _measured(emission: torch.Tensor, task: _Task, clips: Clips) -> tuple[float, float, float]:
+    """Phone error rate on the test clips; loss on the training and the test clips, nats per clip."""
+    found = _decoded(emission, task.language_model, [task.symbols[k] for k in task.test], task.collapse)
+    error = phone_error_rate([clips.phones[k] for k in task.test], found)
+    losses = (training.cross_entropy(emission, task.language_model, *task.of(part)) for part in (task.train, task.test))
+    return error, *losses
 
 
 def _decoded(

@@ -4,7 +4,6 @@ An emission here is a table q(x | c), (K, V); several starts are trained side by
 fixed: it comes from text.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cltmlib.errors import InputError
-from cltmlib.unsupervised.loss import generative_scores, label_posteriors, sequence_cross_entropy
+from cltmlib.unsupervised.loss import generative_scores, label_posteriors, posterior_scores, sequence_cross_entropy
 from cltmlib.unsupervised.ngram import NGram
 
 _MAX_CELLS = 2e6  # positions times labels of one batch of EM
@@ -116,11 +115,62 @@ def train_from_starts(
     return expectation_maximisation(symbols, language_model, short.best[None], n_iterations, mask)
 
 
+def best_of_starts(
+    finished: Trained,
+    symbols: Tensor,
+    language_model: NGram,
+    starts: Tensor,
+    n_iterations: int,
+    mask: Tensor | None = None,
+    n_short: int | None = None,
+    n_subset: int | None = None,
+) -> Trained:
+    """The better by loss of a finished run and of `train_from_starts` with these arguments; no labels are used."""
+    searched = train_from_starts(symbols, language_model, starts, n_iterations, mask, n_short, n_subset)
+    return min((finished, searched), key=lambda trained: trained.losses[-1].min())
+
+
+def train_posteriors(
+    symbols: Tensor, language_model: NGram, n_symbols: int, n_starts: int, n_steps: int, seed: int
+) -> tuple[Tensor, np.ndarray]:
+    """Minimise the loss over classifiers q(c | x), logits of a table, by Adam from random starts.
+
+    The neural form of the loss at its smallest: `posterior_scores` divides by the model's own prior.
+
+    Args:
+        symbols: int64, (S, N).
+        language_model: over K labels, from text.
+        n_symbols: V.
+        n_starts: R, trained side by side.
+        n_steps: of Adam on all of the speech, cosine decay from 0.1.
+        seed: of the starts.
+
+    Returns:
+        q(c | x), float64 (R, V, K); the loss of each start before its last step, nats per sequence, less the constant
+        ``- log q(x)`` of the speech's own unigram, (R,).
+    """
+    n_labels = language_model.n_labels
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(n_starts, n_symbols, n_labels, generator=generator, dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.Adam([logits], lr=0.1)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, n_steps)
+    for _ in range(n_steps):
+        log_posteriors = torch.log_softmax(logits, -1)[:, symbols]  # (R, S, N, K)
+        scores = torch.cat([posterior_scores(of_start) for of_start in log_posteriors])  # each start its own prior
+        losses = sequence_cross_entropy(scores, language_model, reduction="none").reshape(n_starts, -1).mean(1)
+        optimiser.zero_grad()
+        losses.sum().backward()
+        optimiser.step()
+        schedule.step()
+    return torch.softmax(logits.detach(), -1), losses.detach().numpy()
+
+
 def flat_start(n_labels: int, n_symbols: int, generator: np.random.Generator, jitter: float = 1e-3) -> Tensor:
     """Every label sounds alike, up to a jitter: (1, K, V).
 
     From here the first EM step gives ``W^-1 P^T P O``, the true table blurred by a matrix that is invertible where
-    Condition 2 holds; for a P of rank 1 it gives every label the same row, and EM does not move (reconstruction, 6.5).
+    Condition 2 holds; for a P of rank 1 it gives every label the same row, up to the jitter and the estimation noise of
+    speech and language model, which later steps amplify: the labelling they reach is chance (reconstruction, 6.5).
     """
     rows = 1 + jitter * generator.uniform(-1, 1, (1, n_labels, n_symbols))
     return torch.from_numpy(rows / rows.sum(-1, keepdims=True))
@@ -171,9 +221,3 @@ def _on_simplex(values: np.ndarray) -> np.ndarray:
     excess = (ordered.cumsum() - 1) / np.arange(1, len(values) + 1)
     projected = np.maximum(values - excess[ordered > excess][-1], 0) + 1e-6
     return projected / projected.sum()
-
-
-def check_sizes(sizes: Sequence[int], most: int, name: str) -> None:
-    """Refuse sample sizes beyond what there is."""
-    if any(size < 1 or size > most for size in sizes):
-        raise InputError(f"{name} is {list(sizes)}: each must be at least 1 and at most {most}.")

@@ -23,7 +23,10 @@ SIZES = {  # (K, V, N): share of the instances
     PAPER_SIZE: 0.30, (2, 2, 2): 0.12, (2, 3, 4): 0.12, (2, 2, 6): 0.10, (2, 5, 3): 0.12, (3, 3, 3): 0.12,
     (3, 3, 4): 0.08, (3, 4, 5): 0.006, (4, 5, 4): 0.01, (4, 4, 5): 0.004,
 }  # fmt: skip
-_LEAST_SIGMA = 1e-6  # below, P is rank-deficient for all that floating point can tell
+_LEAST_SIGMA = 1e-6  # of the models on which the bound is checked: below, rounding decides
+_LEAST_SIGMA_OF_SWEEP = 1e-9  # of the conditioning sweep, which goes nearer to deficient ranks
+_MAX_REFUSED = 1000  # draws in a row without a model that can be used, before the request is called impossible
+ABSOLUTE_TOLERANCE, RELATIVE_TOLERANCE = 1e-10, 1e-9  # within which an inequality counts as kept
 
 
 def draw_language_model(kind: str, n_labels: int, n_positions: int, generator: np.random.Generator) -> np.ndarray:
@@ -101,6 +104,12 @@ def validate_bound(n_instances: int, seed: int, sizes: dict[tuple[int, int, int]
     """
     if n_instances < 1:
         raise InputError(f"n_instances is {n_instances}: it must be at least 1.")
+    for n_labels, n_symbols, n_positions in sizes:
+        if not 1 < n_labels <= n_positions or n_symbols < 2:
+            raise InputError(
+                f"Size (K, V, N) = {(n_labels, n_symbols, n_positions)}: the bound needs at least two labels and two "
+                "symbols, and at least as many positions as labels (Condition 2)."
+            )
     generator = np.random.default_rng(seed)
     shares = np.array(list(sizes.values()))
     drawn = generator.choice(len(sizes), n_instances, p=shares / shares.sum())
@@ -122,18 +131,23 @@ def violations(instances: pd.DataFrame) -> pd.DataFrame:
     """Per inequality over all instances: how often and how far it was violated, and how tight it is.
 
     Returns:
-        Rows = inequalities; columns n, max_violation (left less right, absolute; negative where it always held with
-        room), n_beyond (violations above 1e-10), max_ratio and median_ratio of left over right, where right > 0.
+        Rows = inequalities; columns step (of the proof), claim, n, n_beyond (instances where left is not at most right
+        + 1e-10: a NaN counts as violated), n_beyond_relative (where it is not at most ``(1 + 1e-9) right + 1e-12``),
+        max_violation (left less right, absolute; negative where it always held with room), max_ratio and median_ratio
+        of left over right, where right > 1e-9.
     """
     rows = {}
     for name, function in INEQUALITIES.items():
         left, right = instances[f"{name}_left"], instances[f"{name}_right"]
         ratio = (left / right)[right > 1e-9]  # of smaller numbers rounding is all there is
+        step, _, claim = function.__doc__.splitlines()[0].partition(": ")
         rows[name] = {
-            "claim": function.__doc__.partition(": ")[2].splitlines()[0].rstrip(".").replace("`", ""),
+            "step": step,
+            "claim": claim.rstrip(".").replace("`", ""),
             "n": len(left),
-            "n_beyond": int((left - right > 1e-10).sum()),
-            "max_violation": (left - right).max(),
+            "n_beyond": int((~(left - right <= ABSOLUTE_TOLERANCE)).sum()),
+            "n_beyond_relative": int((~(left <= (1 + RELATIVE_TOLERANCE) * right + 1e-12)).sum()),
+            "max_violation": (left - right).max(skipna=False),
             "max_ratio": ratio.max(),
             "median_ratio": ratio.median(),
         }
@@ -170,25 +184,44 @@ def tightness(instances: pd.DataFrame, by: str | Sequence[str]) -> pd.DataFrame:
 def conditioning_sweep(variations: Sequence[float], n_draws: int, seed: int) -> pd.DataFrame:
     """Shrink what differs between positions, and compare the bound with what happens (reconstruction, Section 8.2).
 
-    Product and Markov language models of the paper's size; variation 1 leaves them as drawn, 0 makes all rows of P
-    alike. Models lie in the direction that P sees least.
+    Product and Markov language models of the paper's size; variation 1 leaves them as drawn, near 0 all rows of P are
+    nearly alike. Models lie in the direction that P sees least. Draws whose sigma_min is below 1e-9 are drawn again.
+
+    Args:
+        variations: each above 0 and at most 1.
+        n_draws: of each kind and variation.
+        seed: of all draws.
 
     Returns:
         One row per draw: language_model, variation, sigma_min, constant, kappa, joint_over_marginal (``D_q / L``).
+
+    Raises:
+        InputError: a variation so small that P has no full rank, where there is no bound, or out of range.
     """
+    if n_draws < 1:
+        raise InputError(f"n_draws is {n_draws}: it must be at least 1.")
+    for variation in variations:
+        if not 0 < variation <= 1:
+            raise InputError(
+                f"A variation of the sweep is {variation}: it must be above 0 (at 0 all positions are alike, P has "
+                "rank 1 and there is no bound) and at most 1."
+            )
     n_labels, n_symbols, n_positions = PAPER_SIZE
     rows = []
     for kind in ("product", "markov"):
         for variation in variations:
             generator = np.random.default_rng([seed, LANGUAGE_MODELS.index(kind)])  # the same draws for each variation
-            while sum(row["language_model"] == kind and row["variation"] == variation for row in rows) < n_draws:
+            n_found = n_refused = 0
+            while n_found < n_draws:
                 language_model = _flattened(kind, variation, n_labels, n_positions, generator)
                 matrix = language_model_matrix(language_model)
                 emission = _interior(draw_emission(n_labels, n_symbols, generator))
                 model = draw_model("null direction", emission, matrix, generator)
                 found = conditioning(matrix)
-                if not found.full_rank or found.sigma_min < 1e-9:
+                if not found.full_rank or found.sigma_min < _LEAST_SIGMA_OF_SWEEP:
+                    n_refused = _refused(n_refused, f"with variation {variation} of a {kind} language model")
                     continue
+                n_found, n_refused = n_found + 1, 0
                 exact = enumerate_models(language_model, emission, model)
                 rows.append({
                     "language_model": kind, "variation": variation, "sigma_min": found.sigma_min,
@@ -235,11 +268,20 @@ def _measured(exact: Exact) -> dict[str, float]:
 
 
 def _identifiable(n_labels: int, n_positions: int, generator: np.random.Generator) -> tuple[np.ndarray, str]:
+    n_refused = 0
     while True:
         kind = str(generator.choice(LANGUAGE_MODELS))
         language_model = draw_language_model(kind, n_labels, n_positions, generator)
         if conditioning(language_model_matrix(language_model)).sigma_min >= _LEAST_SIGMA:
             return language_model, kind
+        n_refused = _refused(n_refused, f"with {n_labels} labels and {n_positions} positions")
+
+
+def _refused(n_refused: int, what: str) -> int:
+    """Count one more refused draw; raise where there were too many in a row."""
+    if n_refused >= _MAX_REFUSED:
+        raise InputError(f"Of {_MAX_REFUSED} language models {what} none has a matrix of full rank: choose others.")
+    return n_refused + 1
 
 
 def _flattened(

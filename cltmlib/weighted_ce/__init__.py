@@ -14,6 +14,7 @@ from cltmlib.weighted_ce.results import (
     table,
     test_set_intervals,
     training_steps,
+    weighting_effects,
     weighting_sentences,
 )
 from cltmlib.weighted_ce.systems import ORIGINAL, PLAIN, PUBLISHED, SYSTEMS, System, schedule
@@ -48,5 +49,6 @@ __all__ = [
     "training_steps",
     "utterance_losses",
     "weighted_cross_entropy",
+    "weighting_effects",
     "weighting_sentences",
 ]

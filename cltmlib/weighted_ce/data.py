@@ -65,12 +65,13 @@ def prepare(
 ) -> Speech:
     """Draw training, dev and test clips and decode them.
 
-    Each seed draws its own training clips: all of the low-resource language (at most ``n_train_clips``), and at random
-    as many of every other language (authors' code). Dev and test clips are the same for all seeds.
+    Of every split the low-resource language gives all its clips (at most ``n_train_clips``, ``n_dev_clips``,
+    ``n_test_clips``) and every other language, at random, as many or what it has (authors' code). Each seed draws its
+    own training clips; dev and test clips are the same for all.
 
     Args:
         corpus: utterance rows of ``languages`` and ``low_resource_language``.
-        params: with these two, seeds, n_train_clips, n_dev_clips, n_test_clips (None: all).
+        params: with these two, seeds, n_train_clips, n_dev_clips, n_test_clips (None: as the low-resource language).
         whisper: says what is too long, in seconds and in tokens.
         store_directory: see `cltmlib.audio.pack`.
 
@@ -95,13 +96,13 @@ def prepare(
                     f"Language {language!r} has no usable clip in its {split} split: "
                     f"{_reasons(left_out, language, split)}."
                 )
-    n_train = min(len(by_split["train"][low]), params["n_train_clips"] or len(by_split["train"][low]))
+    n = {split: len(by_split[split][low]) for split in by_split}
+    n = {split: min(most, params[f"n_{split}_clips"] or most) for split, most in n.items()}
     draw = {
-        seed: {i: shuffled(by_split["train"][i], "train", seed)[:n_train] for i in languages}
+        seed: {i: shuffled(by_split["train"][i], "train", seed)[: n["train"]] for i in languages}
         for seed in params["seeds"]
     }
-    dev = {i: shuffled(by_split["dev"][i], "dev")[: params["n_dev_clips"]] for i in languages}
-    test = {i: shuffled(by_split["test"][i], "test")[: params["n_test_clips"]] for i in languages}
+    dev, test = ({i: shuffled(by_split[split][i], split)[: n[split]] for i in languages} for split in ("dev", "test"))
     drawn = {u for part in (*draw.values(), dev, test) for ids in part.values() for u in ids}
     rows = table[table["utterance_id"].isin(drawn)]
     store = pack(rows, store_directory, whisper.sample_rate_hz, min_seconds=0.1)
@@ -133,9 +134,11 @@ def prepare(
 def _usable(table: pd.DataFrame, whisper: Whisper) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows with words that fit the model, and a count of the others by reason."""
     sentence = table["sentence"].fillna("").str.strip()
-    n_tokens = sentence.map(lambda text: len(whisper.tokenizer(text, add_special_tokens=False).input_ids))
     reason = pd.Series(None, index=table.index, dtype=object)
-    reason[n_tokens > whisper.max_tokens] = "transcript too long for the model"
+    # A byte is at most one token, so that few of a million sentences have to be tokenised.
+    long = sentence[sentence.str.encode("utf-8").str.len() > whisper.max_tokens]
+    n_tokens = long.map(lambda text: len(whisper.tokenizer(text, add_special_tokens=False).input_ids))
+    reason[n_tokens.index[n_tokens > whisper.max_tokens]] = "transcript too long for the model"
     reason[table["duration_s"] > whisper.max_seconds] = "too long for the model"
     reason[sentence.map(normalise_text) == ""] = "no words in the transcript"
     bad = reason.notna()

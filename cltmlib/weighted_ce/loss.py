@@ -68,5 +68,7 @@ def _token_losses(logits: Tensor, labels: Tensor, ignore_index: int) -> tuple[Te
             "and (batch, position)."
         )
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-    losses = functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none", ignore_index=ignore_index)
-    return losses, labels != ignore_index
+    losses = functional.cross_entropy(
+        logits.flatten(0, 1), labels.flatten(), reduction="none", ignore_index=ignore_index
+    )
+    return losses.view_as(labels), labels != ignore_index

@@ -33,7 +33,8 @@ def error_counts(plan: Mapping, results: Mapping[str, Mapping], speech: Speech) 
     """
     tables = []
     for (system, seed), training in plan.items():
-        for language, hypotheses in results[training.key]["hypotheses"].items():
+        for language in speech.languages:
+            hypotheses = results[training.key]["hypotheses"][language]
             rows = speech.utterances.loc[list(training.test[f"test/{language}"])]
             counts = wer.errors(rows["sentence"].tolist(), hypotheses, wer.error_unit(language))
             labels = {"system": system, "seed": seed, "language": language}
@@ -47,6 +48,7 @@ def error_rates(counts: pd.DataFrame, low: str) -> pd.DataFrame:
     """WER per training: rows = (system, seed) in the table's order, columns = languages, `OTHERS`, `AVERAGE`."""
     sums = counts.groupby(["system", "seed", "language"], sort=False)[["n_errors", "n_reference"]].sum()
     rates = (sums["n_errors"] / sums["n_reference"]).unstack("language", sort=False)
+    rates = rates[[*(language for language in rates if language != low), low]]
     others = rates.drop(columns=low).mean(axis=1)
     return rates.assign(**{OTHERS: others, AVERAGE: rates.mean(axis=1)})
 
@@ -64,13 +66,13 @@ def changes(rates: pd.DataFrame, column: str, baseline: str) -> pd.DataFrame:
 
     Returns:
         One row per other system: change (mean over seeds of ``rate / baseline rate - 1``), lower and upper end of its
-        95 % t interval over seeds (NaN with one seed).
+        95 % t interval over seeds (NaN with one seed). All NaN where the baseline makes no error with some seed.
     """
     by_seed = rates[column].unstack("system", sort=False)
     base = by_seed[baseline]
     if baseline == ORIGINAL:  # one run for all seeds
-        base = base.dropna().iloc[0]
-    ratio = by_seed.div(base, axis=0) - 1
+        base = pd.Series(base.dropna().iloc[0], index=by_seed.index)
+    ratio = by_seed.div(base, axis=0) - 1 if (base > 0).all() else by_seed * np.nan
     rows = {}
     for system in [name for name in by_seed if name not in (baseline, ORIGINAL)]:
         values = ratio[system].dropna()
@@ -79,20 +81,26 @@ def changes(rates: pd.DataFrame, column: str, baseline: str) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("system")
 
 
-def test_set_intervals(counts: pd.DataFrame, low: str) -> pd.DataFrame:
-    """WER of the low-resource language, errors summed over seeds, with a 95 % bootstrap interval over test speakers.
+def test_set_intervals(counts: pd.DataFrame) -> pd.DataFrame:
+    """WER of each language, errors summed over seeds, with a 95 % bootstrap interval over test speakers.
 
     Returns:
-        One row per system: wer, lower, upper; NaN ends where the test set has a single speaker.
+        One row per system and language: wer, lower, upper, n_speakers; NaN ends where there is a single speaker.
     """
     rows = {}
-    for system, of_system in counts[counts["language"] == low].groupby("system", sort=False):
-        if of_system["speaker"].nunique() > 1:
-            interval = wer.bootstrap_interval(of_system, level=LEVEL, groups=of_system["speaker"])
+    for key, rows_of_key in counts.groupby(["system", "language"], sort=False):
+        n_speakers = rows_of_key["speaker"].nunique()
+        if n_speakers > 1:
+            interval = wer.bootstrap_interval(rows_of_key, level=LEVEL, groups=rows_of_key["speaker"])
         else:
-            interval = wer.Interval(wer.error_rate(of_system), np.nan, np.nan)
-        rows[system] = {"wer": interval.estimate, "lower": interval.lower, "upper": interval.upper}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("system")
+            interval = wer.Interval(wer.error_rate(rows_of_key), np.nan, np.nan)
+        rows[key] = {
+            "wer": interval.estimate,
+            "lower": interval.lower,
+            "upper": interval.upper,
+            "n_speakers": n_speakers,
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["system", "language"])
 
 
 def beside_the_paper(rates: pd.DataFrame, low: str) -> pd.DataFrame:
@@ -105,7 +113,7 @@ def beside_the_paper(rates: pd.DataFrame, low: str) -> pd.DataFrame:
         "low-resource, to original": changes(rates, low, ORIGINAL)["change"],
         "average": changes(rates, AVERAGE, PLAIN)["change"],
     }
-    methods = [n for n, system in SYSTEMS.items() if system.weight in ("linear", "ratio") and not system.scales_batches]
+    methods = [name for name, system in SYSTEMS.items() if system.weight in ("linear", "ratio")]
     rows = {name: {what: values[name] for what, values in ours.items()} for name in methods}
     return pd.DataFrame.from_dict({"paper": PUBLISHED, **rows}, orient="index")
 
@@ -123,27 +131,36 @@ def forgetting(rates: pd.DataFrame, low: str) -> pd.DataFrame:
     return groups.mean().assign(standard_error=groups[OTHERS].sem(ddof=1))
 
 
-def weighting_sentences(rates: pd.DataFrame, low: str) -> list[str]:
-    """For each weighting, in words: what it changes against the same fine-tuning without weights."""
-    lines = []
+def weighting_effects(rates: pd.DataFrame, low: str) -> pd.DataFrame:
+    """What each weighting changes against the same fine-tuning without weights, low-resource WER, paired by seed.
+
+    Returns:
+        One row per system with weights: baseline, change, lower, upper (as `changes`) and verdict: "helps" or "harms"
+        where the 95 % interval over seeds excludes zero, else "not told apart from zero".
+    """
+    rows = {}
     for name, system in SYSTEMS.items():
         if system.weight == "none":
             continue
         baseline = next(n for n, s in SYSTEMS.items() if s.weight == "none" and s.augmented == system.augmented)
         row = changes(rates, low, baseline).loc[name]
-        if not np.isfinite(row["lower"]):
-            called = "one seed, so no interval"
-        elif row["upper"] < 0:
-            called = "helps"
-        elif row["lower"] > 0:
-            called = "harms"
+        if not np.isfinite(row["change"]):
+            verdict = "no relative change: the baseline makes no errors"
+        elif not np.isfinite(row["lower"]):
+            verdict = "one seed, so no interval"
         else:
-            called = "not told apart from zero"
-        lines.append(
-            f"{name}: {row['change']:+.1%} relative WER of {low!r} against {baseline!r}, 95 % interval over seeds "
-            f"[{row['lower']:+.1%}, {row['upper']:+.1%}]: {called}"
-        )
-    return lines
+            verdict = "helps" if row["upper"] < 0 else "harms" if row["lower"] > 0 else "not told apart from zero"
+        rows[name] = {"baseline": baseline, **row, "verdict": verdict}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("system")
+
+
+def weighting_sentences(effects: pd.DataFrame, low: str) -> list[str]:
+    """`weighting_effects` in words, one sentence each."""
+    return [
+        f"{row.Index}: {row.change:+.1%} relative WER of {low!r} against {row.baseline!r}, 95 % interval over seeds "
+        f"[{row.lower:+.1%}, {row.upper:+.1%}]: {row.verdict}"
+        for row in effects.itertuples()
+    ]
 
 
 def training_steps(plan: Mapping, results: Mapping[str, Mapping]) -> pd.DataFrame:

@@ -23,6 +23,7 @@ from cltmlib.finetune import autocast, resolve_device
 from cltmlib.repeatable import flush_denormals, use_deterministic_kernels
 from cltmlib.subsets.pool import shuffled
 from cltmlib.sweep.plan import Training
+from cltmlib.weighted_ce import weights
 from cltmlib.weighted_ce.data import Speech
 from cltmlib.weighted_ce.loss import batch_scale, group_losses, utterance_losses, weighted_cross_entropy
 from cltmlib.weighted_ce.systems import FISHER_CLIPS, ORIGINAL, SYSTEMS, System, schedule
@@ -66,27 +67,31 @@ class Worker:
         speech = self._speech
         tests = {f"test/{language}": ids for language, ids in speech.test.items()}
         if system is None:
-            return sweep.plan_training(TASK, (), tests, 0, self._content(None), name)
+            return sweep.plan_training(TASK, (), tests, 0, functools.partial(self._content, None, 0), name)
         tests |= {f"dev/{language}": ids for language, ids in speech.dev.items()}
         train = list(speech.train[seed][speech.low])
         for language in speech.languages:
             if language != speech.low:
                 own = speech.train[seed][language]
-                share = {"all": 1.0, "low": 0.0, "rehearsal": self._params["rehearsal_share"]}[system.data]
-                train += shuffled(own, "rehearsal", seed)[: round(share * len(own))]
+                replayed = max(1, round(self._params["rehearsal_share"] * len(own)))
+                n = {"all": len(own), "low": 0, "rehearsal": replayed}[system.data]
+                train += shuffled(own, "rehearsal", seed)[:n]
         content = functools.partial(self._content, system, seed)
         return sweep.plan_training(TASK, train, tests, seed, content, f"{name} seed {seed}")
 
-    def _content(self, system: System | None, seed: int = 0, utterances: Sequence[str] = ()) -> dict:
+    def _content(self, system: System | None, seed: int, utterances: Sequence[str]) -> dict:
         """`Training.config`: all that decides the result, and nothing of what other systems need."""
         params = self._params
         config = {
             "version": VERSION,
+            "limits": [MAX_GRADIENT_NORM, MAX_TOKENS],
+            "normaliser": wer.NORMALISER,
             "model": self._fingerprint,
             "device": self.device,
             "precision": params["precision"] if self.device != "cpu" else "float32",
         }
-        utterances = utterances or [u for ids in self._speech.test.values() for u in ids]
+        fisher = self._fisher_clips(seed) if system is not None and system.consolidated else []
+        utterances = [*utterances, *fisher]
         rows = json.dumps([list(self._rows[u].values()) for u in utterances])
         config["audio"] = self._speech.store.digest(utterances)
         config["labels"] = hashlib.blake2b(rows.encode(), digest_size=8).hexdigest()
@@ -102,10 +107,9 @@ class Worker:
         }
         if system.augmented:
             config["augmentation"] = params["augmentation"]
+            config["effects"] = asdict(Augmentation())
         if system.consolidated:
-            config["ewc"] = params["ewc_strength"]
-            config["fisher"] = self._fisher_clips(seed)
-            config["fisher_audio"] = self._speech.store.digest(config["fisher"])
+            config["ewc"], config["fisher"] = params["ewc_strength"], fisher
         return config
 
     def _fisher_clips(self, seed: int) -> list[str]:
@@ -118,6 +122,13 @@ class Worker:
 
     def __call__(self, training: Training) -> dict:
         """Train and transcribe; see `run_training`."""
+        used = [
+            *training.train,
+            *(u for ids in training.test.values() for u in ids),
+            *training.config.get("fisher", ()),
+        ]
+        if self._speech.store.digest(used) != training.config["audio"]:
+            raise InputError("Another run has changed the waveform store during this sweep; run again.")
         if self._whisper is None:
             self._whisper = _whisper(*self._where)
         return run_training(training, self._speech.store, self._rows, self._whisper)
@@ -153,17 +164,19 @@ def run_training(training: Training, store, rows: Mapping[str, Mapping], whisper
     result: dict = {"steps": [], "checkpoints": [], "chosen": None}
     clips = Clips(store, rows, whisper, config["device"], config["precision"])
     if training.train:
-        best, weights = None, None
+        best, kept = None, None
         for step, record in fine_tune(model, training, clips):
             result["steps"].append(record)
             if not is_checkpoint(step, config["n_steps"], config["n_checkpoints"]):
                 continue
+            if not all(bool(p.isfinite().all()) for p in model.parameters()):
+                raise _diverged(training, step)
             error_rate = mean_wer(model, clips, _of_split(training, "dev"))
             result["checkpoints"].append([step, round(error_rate, 6)])
             if best is None or error_rate < best:
                 best, result["chosen"] = error_rate, step
-                weights = copy.deepcopy(model.state_dict())
-        model.load_state_dict(weights)
+                kept = copy.deepcopy(model.state_dict())
+        model.load_state_dict(kept)
     result["hypotheses"] = {i: clips.transcribe(model, ids) for i, ids in _of_split(training, "test").items()}
     return result
 
@@ -203,9 +216,9 @@ def fine_tune(
         model.train()
         logits, labels = clips.logits(model, waveforms, chosen)
         is_low = [clips.rows[u]["language"] == low for u in chosen]
-        losses = group_losses(utterance_losses(logits, labels), is_low)
+        losses = group_losses(utterance_losses(logits.detach(), labels), is_low)
         if any(value is not None and not np.isfinite(value) for value in losses):
-            raise InputError(f"Training {training.label!r} diverged at step {step}: lower learning_rate.")
+            raise _diverged(training, step)
         value = weight.weight(step, losses)
         loss = mean(logits, labels, torch.tensor([value if k else 1.0 for k in is_low], device=logits.device))
         if penalty is not None:
@@ -220,9 +233,11 @@ def fine_tune(
         yield step + 1, [None if v is None else round(v, 4) for v in (*losses, value)]
 
 
-def _weight(config: Mapping):
-    from cltmlib.weighted_ce import weights
+def _diverged(training: Training, step: int) -> InputError:
+    return InputError(f"Training {training.label!r} diverged at step {step}: lower learning_rate or ewc_strength.")
 
+
+def _weight(config: Mapping) -> weights.Weight:
     options = dict(config["weight"])
     return getattr(weights, options.pop("kind"))(**options)
 
@@ -278,7 +293,7 @@ class Clips:
         inputs, labels = self.whisper.targets([r["sentence"] for r in rows], [r["language"] for r in rows])
         features = self.whisper.features(waveforms, self._device).to(self._device)
         with autocast(self._device, self._precision):
-            logits = model(features, decoder_input_ids=inputs.to(self._device)).logits
+            logits = model(features, decoder_input_ids=inputs.to(self._device), use_cache=False).logits
         return logits, labels.to(self._device)
 
     def sentences(self, utterances: Sequence[str]) -> list[str]:
