@@ -168,7 +168,10 @@ def _of_speech_llm(params: Params) -> Work:
         n_trained=n_seeds * (steps + first_stage),
         n_evaluated=n_seeds * tested * n_test,
         n_decoded=(n_trained + n_zero_shot) * n_clips,
-        text=f"{POTSA_SYSTEMS} systems x {n_seeds} seeds, {params.n_steps} steps of {params.batch_size} clips each",
+        text=(
+            f"{POTSA_SYSTEMS} systems x {n_seeds} seeds, {params.n_steps} steps of {params.batch_size} clips each; "
+            "encoder outputs besides: Whisper large-v3's take 128 kB a second of speech"
+        ),
         seconds_per_clip=SPEECH_LLM_SECONDS_PER_CLIP,
     )
 
