@@ -191,7 +191,7 @@ def test_auto_without_a_chosen_interval_is_a_note_and_the_other_plans_stand(thre
     rows, notes = planned(capsys, "--profile", "smoke")
     assert rows["03_sv_cltm"] == ["-"] * 4 and rows["02_gr_cltm"][0] == "18"
     assert "03_sv_cltm: Parameter 'n_samples' is auto, but there is no outputs/smoke/01_learning_curves/" in notes
-    assert notes.endswith("run notebook 01_learning_curves first, or give a number.")
+    assert "run notebook 01_learning_curves first, or give a number." in notes
 
 
 def test_auto_plans_with_the_interval_of_the_task(three_notebooks, capsys):
