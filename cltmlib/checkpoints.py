@@ -98,14 +98,14 @@ def find(name: str, revision: str | None, model_type: str, hears: bool = True) -
         InputError: it is not there, of another type, or lacks feature extractor settings.
     """
     pin_instruction_set()
-    random_init = name.startswith(RANDOM_PREFIX)
+    random_init, asked = name.startswith(RANDOM_PREFIX), name
     name = name.removeprefix(RANDOM_PREFIX)
     source = STAND_INS / name if (STAND_INS / name).is_dir() else Path(name).expanduser()
     local = source.is_dir()
     where = str(source) if local else name
     stand_ins = ", ".join(sorted(path.name for path in STAND_INS.glob("*")))
     nowhere = InputError(
-        f"Model {name!r} cannot be loaded: it is neither a stand-in ({stand_ins}), nor a folder with config.json"
+        f"Model {asked!r} cannot be loaded: it is neither a stand-in ({stand_ins}), nor a folder with config.json"
         f"{' and preprocessor_config.json' * hears}, nor a model on the Hub that is cached or reachable from here."
     )
     if not local and "/" not in name:  # a Hub name has an owner; asking for one without would only wait for the network

@@ -119,7 +119,9 @@ TABLE: dict[str, Parameter] = {
     "n_steps": Parameter("integer", "optimiser steps of each training (06: of exact training)", least=1),
     "warmup_steps": Parameter("integer", "steps over which the learning rate rises; then it falls to 0", least=0),
     "weight_decay": Parameter("number", "weight decay of AdamW", least=0),
-    "n_checkpoints": Parameter("integer", "how often dev is transcribed to choose a checkpoint", least=1),
+    "n_checkpoints": Parameter(
+        "integer", "how often dev is looked at to choose a checkpoint, in the second half", least=1
+    ),
     "augmentation": Parameter(
         "text", "one augmented copy of each clip, or a new one in every epoch", choices=("copy", "on_the_fly")
     ),
@@ -324,6 +326,11 @@ Correct or remove it and start again.
     if values.get("warmup_steps", 0) >= values.get("n_steps", math.inf):
         raise InputError(
             f"Parameter 'warmup_steps' ({values['warmup_steps']}) must be below 'n_steps' ({values['n_steps']})."
+        )
+    if 2 * values.get("n_checkpoints", 0) > values.get("n_steps", math.inf):
+        raise InputError(
+            f"Parameter 'n_checkpoints' ({values['n_checkpoints']}) must be at most half of 'n_steps' "
+            f"({values['n_steps']}): checkpoints are looked at in the second half of the steps."
         )
     if values.get("ratio_smoothing", 0) >= 1 or values.get("rehearsal_share", 0) > 1:
         raise InputError(

@@ -96,7 +96,7 @@ def training_weights(steps: pd.DataFrame, low: str) -> StudyFigure:
     ]
     with style():
         foot = Foot(PAGE_IN, note, keys)
-        left_in, right_in, gap_x, gap_y, height_in = 0.45, 0.4, 0.62, 0.3, 1.05
+        left_in, right_in, gap_x, gap_y, height_in = 0.45, 0.45, 0.62, 0.3, 1.05
         panel_in = (PAGE_IN - left_in - right_in - gap_x * (n_columns - 1)) / n_columns
         bottom_in = foot.height_in + 0.4
         figure = StudyFigure(figsize=(PAGE_IN, bottom_in + n_rows * (height_in + gap_y)))
@@ -120,7 +120,10 @@ def training_weights(steps: pd.DataFrame, low: str) -> StudyFigure:
             axes.tick_params(labelleft=column == 0, labelbottom=k + n_columns >= len(systems))
             axes.spines["top"].set_visible(False)
             right.spines["top"].set_visible(False)
+        middle = (bottom_in + n_rows * (height_in + gap_y) / 2) / figure.get_figheight()
         figure.text(0.5, (foot.height_in + 0.08) / figure.get_figheight(), "optimiser step", ha="center")
+        figure.text(0.06 / PAGE_IN, middle, "mean token loss", rotation=90, va="center")
+        figure.text(1 - 0.12 / PAGE_IN, middle, f"weight of {low}", rotation=90, va="center")
         foot.draw(figure)
     return figure
 

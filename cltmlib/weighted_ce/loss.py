@@ -55,7 +55,7 @@ def utterance_losses(logits: Tensor, labels: Tensor, ignore_index: int = -100) -
 
 def group_losses(losses: Tensor, is_low: Sequence[bool]) -> tuple[float | None, float | None]:
     """Mean of the utterances' losses of the low-resource language and of the others; None where the batch has none."""
-    mask = torch.as_tensor(is_low, device=losses.device)
+    mask = torch.as_tensor(is_low, dtype=torch.bool, device=losses.device)
     groups = [losses.detach()[mask], losses.detach()[~mask]]
     return tuple(group.mean().item() if len(group) else None for group in groups)
 

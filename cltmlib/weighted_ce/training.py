@@ -30,7 +30,7 @@ from cltmlib.weighted_ce.systems import FISHER_CLIPS, ORIGINAL, SYSTEMS, System,
 from cltmlib.whisper import Whisper, load_whisper
 
 TASK = "weighted_ce"
-VERSION = 1  # raised whenever the same configuration would give another result
+VERSION = 2  # raised whenever the same configuration would give another result
 MAX_GRADIENT_NORM = 1.0
 MAX_TOKENS = 225  # of a transcript; the authors' code
 EVALUATION_BATCH = 32
@@ -182,13 +182,18 @@ def run_training(training: Training, store, rows: Mapping[str, Mapping], whisper
 
 
 def is_checkpoint(step: int, n_steps: int, n_checkpoints: int) -> bool:
-    """Whether dev is looked at after ``step`` steps: ``n_checkpoints`` times, the last at the end.
+    """Whether dev is looked at after ``step`` steps: ``n_checkpoints`` times in the second half, the last at the end.
+
+    Choice: not earlier, for the linear progressive weight acts in the second half only; a checkpoint from before would
+    be plain fine-tuning stopped early.
 
     Example:
-        >>> [step for step in range(1, 11) if is_checkpoint(step, 10, 3)]
-        [4, 7, 10]
+        >>> [step for step in range(1, 11) if is_checkpoint(step, 10, 2)]
+        [8, 10]
     """
-    return (step * n_checkpoints) // n_steps > ((step - 1) * n_checkpoints) // n_steps
+    first = n_steps // 2
+    share = n_checkpoints / (n_steps - first)
+    return step > first and int((step - first) * share + 1e-9) > int((step - first - 1) * share + 1e-9)
 
 
 def _of_split(training: Training, split: str) -> dict[str, tuple[str, ...]]:
