@@ -204,19 +204,29 @@ def run_training(
 def _train(model, training: Training, store, rows, encoder: Encoder, device: str) -> None:
     config = training.config
     optimiser = torch.optim.AdamW(model.parameters(), config["learning_rate"], weight_decay=0.0, fused=True)
-    scaler = torch.amp.GradScaler(device, enabled=device != "cpu" and config["precision"] == "float16")
+    scaler = gradient_scaler(device, config["precision"])
     order = torch.randperm(len(training.train), generator=torch.Generator().manual_seed(training.seed)).tolist()
     for begin in range(0, len(order), config["batch_size"]):
         chosen = [training.train[k] for k in order[begin : begin + config["batch_size"]]]
         batch = collate([store.waveform(u) for u in chosen], encoder.feature_extractor).to(device)
         with autocast(device, config["precision"]):
             loss = model.loss(batch, [rows[u] for u in chosen])
-        optimiser.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()
-        scaler.unscale_(optimiser)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
-        scaler.step(optimiser)
-        scaler.update()
+        update(model, loss, optimiser, scaler)
+
+
+def gradient_scaler(device: str, precision: str) -> torch.amp.GradScaler:
+    """Loss scaling for float16 on a GPU; does nothing elsewhere."""
+    return torch.amp.GradScaler(device, enabled=device != "cpu" and precision == "float16")
+
+
+def update(model: torch.nn.Module, loss: torch.Tensor, optimiser: torch.optim.Optimizer, scaler) -> None:
+    """One optimiser step on ``loss``, its gradient norm clipped to `MAX_GRADIENT_NORM`."""
+    optimiser.zero_grad(set_to_none=True)
+    scaler.scale(loss).backward()
+    scaler.unscale_(optimiser)
+    torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
+    scaler.step(optimiser)
+    scaler.update()
 
 
 def autocast(device: str, precision: str):

@@ -149,6 +149,8 @@ def test_every_rank_deficient_matrix_without_zero_columns_has_a_counterexample()
         matrix = np.stack([a, b, 0.3 * a + 0.7 * b])
         e = exact.enumerate_models(*unsupervised.product_counterexample(matrix, generator))
         assert e.marginal_distance < 1e-14 and e.joint_distance > 1e-4
+    table = unsupervised.proposition_a({"one": matrix, "two": matrix})
+    assert list(table.index) == ["one", "two"] and (table["marginal_distance"] < 1e-14).all()
     with pytest.raises(InputError, match="full column rank 3"):
         unsupervised.product_counterexample(np.eye(3), generator)
     with pytest.raises(InputError, match="Label 2 has probability zero"):

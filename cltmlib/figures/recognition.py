@@ -164,6 +164,8 @@ def forgetting_map(rates: pd.DataFrame, low: str, others: str) -> StudyFigure:
         axes.set(xlabel=f"WER, {low} (lower is better)", ylabel="WER, high-resource languages (lower is better)")
         axes.spines[["top", "right"]].set_visible(False)
         marks = tuned[[low, others]].to_numpy()
-        place_labels(axes, marks, list(tuned.index), marks, centred=False)
+        half = np.column_stack([error[low].iloc[1:], np.zeros(len(marks))])
+        whiskers = [marks + share * half for share in (-1, -0.75, -0.5, -0.25, 0.25, 0.5, 0.75, 1)]
+        place_labels(axes, marks, list(tuned.index), np.concatenate([marks, *whiskers]), centred=False)
         foot.draw(figure)
     return figure

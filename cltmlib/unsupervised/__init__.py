@@ -6,7 +6,7 @@ constant, the counterexamples and all simulations are a reconstruction.
 """
 
 from cltmlib.unsupervised.bound import Conditioning, classification_error_bound, conditioning, sharp_constant
-from cltmlib.unsupervised.cases import counterexamples, product_counterexample, structures
+from cltmlib.unsupervised.cases import counterexamples, product_counterexample, proposition_a, structures
 from cltmlib.unsupervised.exact import Exact, Mismatch, enumerate_models, language_model_matrix, mismatch
 from cltmlib.unsupervised.inequalities import INEQUALITIES
 from cltmlib.unsupervised.loss import generative_scores, label_posteriors, posterior_scores, sequence_cross_entropy
@@ -63,6 +63,7 @@ __all__ = [
     "population_summary",
     "posterior_scores",
     "product_counterexample",
+    "proposition_a",
     "sample_sizes",
     "sequence_cross_entropy",
     "sharp_constant",

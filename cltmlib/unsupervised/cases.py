@@ -3,6 +3,8 @@
 The paper discusses the necessity of its conditions (Section 4); these cases are a reconstruction (spec, Section 5).
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
@@ -95,6 +97,16 @@ def product_counterexample(matrix: np.ndarray, generator: np.random.Generator) -
     negative = direction < 0
     furthest = (emission[negative] / -direction[negative]).min()
     return table, emission, np.maximum(emission + 0.9 * furthest * direction, 0)
+
+
+def proposition_a(matrices: Mapping[str, np.ndarray], seed: int = 0) -> pd.DataFrame:
+    """`product_counterexample` of several P, rows = their names: marginal_distance (L) and joint_distance (D_q)."""
+    generator = np.random.default_rng(seed)
+    rows = {}
+    for name, matrix in matrices.items():
+        exact = enumerate_models(*product_counterexample(matrix, generator))
+        rows[name] = {"marginal_distance": exact.marginal_distance, "joint_distance": exact.joint_distance}
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def _ignorant(language_model: np.ndarray) -> Mismatch:

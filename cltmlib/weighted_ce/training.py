@@ -19,7 +19,7 @@ from transformers import WhisperForConditionalGeneration, get_linear_schedule_wi
 from cltmlib import sweep, wer
 from cltmlib.augment import Augmentation, utterance_generator
 from cltmlib.errors import InputError
-from cltmlib.finetune import autocast, resolve_device
+from cltmlib.finetune import MAX_GRADIENT_NORM, autocast, gradient_scaler, resolve_device, update
 from cltmlib.repeatable import flush_denormals, use_deterministic_kernels
 from cltmlib.subsets.pool import shuffled
 from cltmlib.sweep.plan import Training
@@ -31,7 +31,6 @@ from cltmlib.whisper import Whisper, load_whisper
 
 TASK = "weighted_ce"
 VERSION = 2  # raised whenever the same configuration would give another result
-MAX_GRADIENT_NORM = 1.0
 MAX_TOKENS = 225  # of a transcript; the authors' code
 EVALUATION_BATCH = 32
 
@@ -211,9 +210,7 @@ def fine_tune(
     batches = _batches(training, clips)
     optimiser = _optimiser(model, config)
     warmup = get_linear_schedule_with_warmup(optimiser, config["warmup_steps"], config["n_steps"])
-    scaler = torch.amp.GradScaler(
-        config["device"], enabled=config["device"] != "cpu" and config["precision"] == "float16"
-    )
+    scaler = gradient_scaler(config["device"], config["precision"])
     weight = _weight(config)
     mean = batch_scale if config["system"]["scales_batches"] else weighted_cross_entropy
     penalty = consolidation(model, clips, config["fisher"], config["ewc"]) if "ewc" in config else None
@@ -228,12 +225,7 @@ def fine_tune(
         loss = mean(logits, labels, torch.tensor([value if k else 1.0 for k in is_low], device=logits.device))
         if penalty is not None:
             loss = loss + penalty()
-        optimiser.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()
-        scaler.unscale_(optimiser)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
-        scaler.step(optimiser)
-        scaler.update()
+        update(model, loss, optimiser, scaler)
         warmup.step()
         yield step + 1, [None if v is None else round(v, 4) for v in (*losses, value)]
 
