@@ -356,6 +356,8 @@ def _check_speech_llm(values: Mapping[str, Any]) -> None:
             f"Parameter 'qformer_width' ({values['qformer_width']}) must be a multiple of 'qformer_heads' "
             f"({values['qformer_heads']})."
         )
+    if values["batch_size"] % 2:
+        raise InputError(f"Parameter 'batch_size' is {values['batch_size']}: batches hold pairs, so make it even.")
     if values["rho"] > 1:
         raise InputError(f"Parameter 'rho' is {values['rho']}: it must be above 0 and at most 1.")
 

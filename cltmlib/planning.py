@@ -18,7 +18,7 @@ WHISPER_SECONDS_PER_CLIP = {"cpu core": (17.0, 7.6), "GPU": (0.03, 0.03), "stand
 # Of `cltmlib.weighted_ce`, which loads torch; a test compares them.
 WHISPER_SYSTEMS, FISHER_CLIPS = 11, 20
 # The same for the speech LLM over cached encoder outputs, guesses but for the stand-in; and how many of the systems of
-# `cltmlib.potsa` there are, are aligned, are compensated. A test compares them.
+# `cltmlib.potsa` there are and are compensated. A test compares them.
 SPEECH_LLM_SECONDS_PER_CLIP = {"cpu core": (60.0, 60.0), "GPU": (0.1, 0.3), "stand-in": (0.003, 0.002)}
 POTSA_SYSTEMS, POTSA_COMPENSATED = 12, 10
 TEST_CLIPS = 1000  # per language, where the whole test set is used: Common Voice has from 100 to 16 000

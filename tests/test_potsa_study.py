@@ -305,7 +305,7 @@ def test_alignment_brings_parallel_utterances_together(worker, speech, pen, monk
     assert np.mean(distances[-5:]) < 0.5 * np.mean(distances[:5])
 
 
-def test_a_frozen_anchor_gets_no_gradient_from_the_alignment(worker, speech, pen, monkeypatch):
+def test_the_anchor_is_frozen_where_the_system_says_so(worker, speech, pen, monkeypatch):
     called = []
     loss = training.alignment_loss
     monkeypatch.setattr(training, "alignment_loss", lambda *sides, **how: (called.append(how), loss(*sides, **how))[1])
@@ -314,16 +314,43 @@ def test_a_frozen_anchor_gets_no_gradient_from_the_alignment(worker, speech, pen
         assert called[-1]["freeze_source"] is frozen
 
 
-def test_an_odd_batch_is_one_sentence(speech, pen, tmp_path):
-    with pytest.raises(InputError, match="'batch_size' is 5: batches hold pairs"):
-        potsa.Worker(speech, {**PARAMS, "batch_size": 5}, pen, tmp_path)
+def test_the_frozen_model_goes_where_the_rest_is_in_the_type_of_a_gpu(worker, monkeypatch):
+    monkeypatch.setattr(training, "run_training", lambda planned, speech, llm, directory: llm.model.device.type)
+    monkeypatch.setattr(worker, "device", "meta")  # no GPU here; where it would go
+    monkeypatch.setattr(worker, "_llm", None)
+    monkeypatch.setattr(training, "_language_model", training.load_llm)
+    assert worker(None) == "meta"
+    assert potsa.llm_dtype({"device": "cpu", "precision": "bfloat16"}) == torch.float32
+    monkeypatch.setattr(training, "resolve_device", lambda device: device)
+    assert potsa.llm_dtype({"device": "cuda", "precision": "bfloat16"}) == torch.bfloat16
 
 
-def test_a_diverging_training_is_one_sentence(worker):
-    planned = worker.plan()["baseline", 0]
+@pytest.mark.parametrize("name", ["baseline", "POTSA"])
+def test_a_diverging_training_is_one_sentence(worker, name):
+    planned = worker.plan()[name, 0]
     config = {**planned.config, "learning_rate": 1e30, "warmup_steps": 0}
     with pytest.raises(InputError, match="'wild' diverged"):
         worker(plan_training("potsa", planned.train, planned.test, 0, config, "wild"))
+
+
+def test_blank_texts_are_left_out_and_counted(corpus, ear, tmp_path):
+    table = corpus.copy()
+    table.loc[table["utterance_id"] == "zh-CN/train1", "sentence"] = " "
+    table.loc[table["utterance_id"] == "en/train2", "sentence"] = None
+    table.loc[table["utterance_id"] == "es/train2", "sentence"] = None
+    found = potsa.prepare(table, PARAMS, ear, tmp_path)
+    assert found.train["en"] == ("en/train0", "en/train3") and found.train["es"] == tuple(
+        f"es/train{k}" for k in (0, 2, 3)
+    )
+    counted = found.left_out.set_index(["language", "reason"])["n"]
+    assert counted["en", "no transcript"] == 1 and counted["ja", "no sentence in zh-CN"] == 1
+
+
+def test_too_few_sentences_for_a_language_name_the_parameter(corpus, ear, tmp_path):
+    with pytest.raises(InputError, match="'n_train_sentences' is 1, which leaves '"):
+        for keep in range(4):  # whichever sentence is drawn, three of these corpora lack it in ja
+            gone = [f"ja/train{k}" for k in range(4) if k != keep]
+            potsa.prepare(corpus[~corpus["utterance_id"].isin(gone)], {**PARAMS, "n_train_sentences": 1}, ear, tmp_path)
 
 
 def test_layer_choice_by_name():
@@ -433,6 +460,7 @@ def test_figures_draw_what_the_tables_say(done, speech):
         ({"corpus": "common_voice"}, "only FLEURS and the synthetic corpus"),
         ({"qformer_heads": 3}, "must be a multiple of 'qformer_heads'"),
         ({"rho": 1.5}, "'rho' is 1.5"),
+        ({"batch_size": 5}, "'batch_size' is 5: batches hold pairs"),
         ({"seeds": (0,)}, "needs two or more"),
     ],
 )

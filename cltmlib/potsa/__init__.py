@@ -25,7 +25,7 @@ from cltmlib.potsa.retrieval import jensen_shannon_divergence, recall_at_1
 from cltmlib.potsa.scheduler import LayerScheduler
 from cltmlib.potsa.speech_llm import SpeechLLM
 from cltmlib.potsa.systems import BASELINE, FULL, SYSTEMS, System
-from cltmlib.potsa.training import NO_BIAS, Worker
+from cltmlib.potsa.training import NO_BIAS, Worker, llm_dtype
 from cltmlib.potsa.transport import cosine_cost, marginal_error, sinkhorn, squared_euclidean_cost
 
 __all__ = [
@@ -53,6 +53,7 @@ __all__ = [
     "jensen_shannon_divergence",
     "language_alignment",
     "layer_choices",
+    "llm_dtype",
     "load_llm",
     "map_of",
     "marginal_error",

@@ -86,6 +86,8 @@ def prepare(
     table = table[table["language"] != target].join(texts, on="utterance_id")
     reason = pd.Series(None, index=table.index, dtype=object)
     reason[table["duration_s"] > whisper.max_seconds] = "too long for the model"
+    transcribed = (table["language"] == trained[0]) & (table["split"] == "train")  # stage 1 writes its transcripts
+    reason[transcribed & _blank(table["sentence"])] = "no transcript"
     reason[table["translation"].isna()] = f"no sentence in {target}"
     left_out = [_counted(table, reason)]
     table = table[reason.isna()]
@@ -133,6 +135,7 @@ def estimate_bias(frames: EncodedFrames, train: Mapping[str, tuple[str, ...]], b
 
 def _translations(table: pd.DataFrame, target: str) -> pd.Series:
     """Text in the target language by utterance id, for the utterances whose sentence has one."""
+    table = table.assign(sentence=table["sentence"].where(~_blank(table["sentence"])))
     known = table.loc[(table["language"] == target) & table["sentence"].notna(), ["split", "sentence_id"]]
     has = pd.MultiIndex.from_frame(table[["split", "sentence_id"]]).isin(pd.MultiIndex.from_frame(known))
     if not has.any():
@@ -152,8 +155,17 @@ def _drawn(table: pd.DataFrame, languages: list[str], n_sentences: Mapping[str, 
         pool = set.intersection(*said.values()) if split == "test" else set.union(*said.values())
         if not pool:
             raise InputError(f"Languages {', '.join(languages)} share no sentence in the {split} split: omit some.")
-        parts.append(rows[rows["sentence_id"].isin(shuffled(pool, split)[:n])])
+        drawn = rows[rows["sentence_id"].isin(shuffled(pool, split)[:n])]
+        if without := sorted(set(languages) - set(drawn["language"])):
+            raise InputError(
+                f"Parameter 'n_{split}_sentences' is {n}, which leaves {without[0]!r} without a clip: raise it."
+            )
+        parts.append(drawn)
     return pd.concat(parts)
+
+
+def _blank(texts: pd.Series) -> pd.Series:
+    return texts.isna() | (texts.str.strip() == "")
 
 
 def _counted(rows: pd.DataFrame, reasons: pd.Series) -> pd.DataFrame:

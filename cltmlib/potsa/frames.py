@@ -113,16 +113,20 @@ def encode(
                 features = whisper.features([store.waveform(u) for u in chosen], device).to(device)
                 with autocast(device, precision):
                     hidden = encoder(features).last_hidden_state.float().cpu()
-                for u, output in zip(chosen, hidden, strict=True):
+                for u, output in zip(chosen, hidden.half(), strict=True):
                     if not output[: lengths[u]].isfinite().all():
-                        raise InputError(f"The encoder's output for clip {u!r} is not finite: check its audio.")
+                        raise InputError(
+                            f"The encoder's output for clip {u!r} is not finite in float16: check its audio."
+                        )
                     frames[at : at + lengths[u]] = output[: lengths[u]].numpy()
                     at += lengths[u]
             frames.flush()
             (partial / _LENGTHS).write_text(json.dumps(lengths))
+            partial.chmod(0o755)  # mkdtemp gives 0o700; other users of a cluster share the folder
             if not folder.is_dir():
                 os.replace(partial, folder)
         finally:
+            encoder.to("cpu")  # the language model needs the GPU's memory
             shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise InputError(

@@ -32,8 +32,8 @@ class ParallelPairs:
         rows: utterances of a corpus.
         languages: languages to pair, at least two; with a strategy with an anchor, the anchor among them.
         split: only its utterances are paired.
-        strategy: "random": two random languages at each step; "anchor": the anchor and one random language at each
-            step; "frozen_anchor": the same, and ``freeze_source`` is True: pass it on to ``alignment_loss``.
+        strategy: "random": two random languages; "anchor": the anchor and one random language; "frozen_anchor": the
+            same, and ``freeze_source`` is True: pass it on to ``alignment_loss``.
         anchor: language of the anchor.
         incomplete: sentences that some language lacks raise ("error") or are paired among the languages that have them
             ("skip"). FLEURS has such sentences in its training split.
@@ -80,10 +80,10 @@ class ParallelPairs:
                         )
 
     def sample(self, n_pairs: int, generator: np.random.Generator) -> list[ParallelPair]:
-        """Draw the pairs of one step: two languages, sentences without repetition, a recording of each.
+        """Draw pairs of two languages: sentences without repetition, a recording of each.
 
-        Choice: one pair of languages for the whole step, as the paper has it. Sources and targets are symmetric in the
-        "random" strategy; of several recordings of a sentence one is drawn for each pair.
+        One pair of languages for all: a step that is to mix languages draws its pairs one by one. Sources and targets
+        are symmetric in the "random" strategy; of several recordings of a sentence one is drawn for each pair.
 
         Raises:
             InputError: the languages drawn share fewer than ``n_pairs`` sentences.
@@ -100,14 +100,6 @@ class ParallelPairs:
             names = (generator.choice(self._of(language, sentences[k])) for language in (source, target))
             pairs.append(ParallelPair(*map(str, names), source, target, sentences[k]))
         return pairs
-
-    def partner(self, sentence_id: str, language: str, generator: np.random.Generator) -> str:
-        """A recording of the sentence in another language, by its utterance id.
-
-        Raises:
-            InputError: the language has none in this split.
-        """
-        return str(generator.choice(self._of(language, sentence_id)))
 
     def _of(self, language: str, sentence_id: str) -> list[str]:
         recordings = self._recordings.get(language, {})

@@ -206,8 +206,15 @@ def training_losses(plan: Mapping, results: Mapping[str, Mapping]) -> pd.DataFra
     return pd.DataFrame(rows, columns=["system", "seed", "step", "loss", "alignment"]).astype({"alignment": float})
 
 
-def in_words(values: pd.DataFrame, reference: str, column: str = AVERAGE) -> list[str]:
-    """For each other system: its difference from a reference, and whether the seeds tell it apart from zero."""
+def in_words(values: pd.DataFrame, reference: str, column: str = AVERAGE, unit: str = "BLEU") -> list[str]:
+    """For each other system: its difference from a reference, and whether the seeds tell it apart from zero.
+
+    Args:
+        values: rows = (system, seed), a column among ``column``.
+        reference: system.
+        column: what is compared.
+        unit: of the column, as text.
+    """
     lines = []
     for system, row in differences(values, reference, column).iterrows():
         if not np.isfinite(row["lower"]):
@@ -215,7 +222,7 @@ def in_words(values: pd.DataFrame, reference: str, column: str = AVERAGE) -> lis
         else:
             called = "not told apart from zero" if row["lower"] <= 0 <= row["upper"] else "told apart from zero"
         lines.append(
-            f"{system}: {row['difference']:+.2f} BLEU ({column}) against {reference!r}, 95 % interval over seeds "
+            f"{system}: {row['difference']:+.2f} {unit} ({column}) against {reference!r}, 95 % interval over seeds "
             f"[{row['lower']:+.2f}, {row['upper']:+.2f}]: {called}"
         )
     return lines

@@ -24,7 +24,7 @@ from transformers import get_linear_schedule_with_warmup, set_seed
 
 from cltmlib import sweep
 from cltmlib.errors import InputError
-from cltmlib.finetune import autocast, resolve_device
+from cltmlib.finetune import autocast, gradient_scaler, resolve_device, update
 from cltmlib.potsa.alignment import alignment_loss
 from cltmlib.potsa.bias import LanguageBias
 from cltmlib.potsa.data import ParallelSpeech
@@ -35,16 +35,16 @@ from cltmlib.potsa.speech_llm import SpeechLLM, Step
 from cltmlib.potsa.systems import SYSTEMS, LayerChoice, System
 from cltmlib.potsa.transport import cosine_cost, sinkhorn
 from cltmlib.repeatable import flush_denormals, use_deterministic_kernels
+from cltmlib.subsets.pool import shuffled
 from cltmlib.sweep.plan import Training
 
 TASK = "potsa"
-VERSION = 2  # raised whenever the same configuration would give another result
-MAX_GRADIENT_NORM = 1.0
+VERSION = 3  # raised whenever the same configuration would give another result
 MAX_TOKENS = 150  # of a translation; SLAM-LLM
 EVALUATION_BATCH = 64
 TOLERANCE = 1e-6  # of the marginals in training; a batch's gradient has more noise
 PICTURE_EPSILON = 0.01  # of the plan that is drawn, the same for all systems
-HISTOGRAM_CLIPS = 40  # of each language, whose tokens make its histogram
+HISTOGRAM_SENTENCES = 40  # whose tokens make the histograms of the languages, one clip of each
 NO_BIAS = ", no bias"  # after a zero-shot language: tested without an estimate of its bias
 _SHAPE = ("n_queries", "n_blocks", "qformer_width", "qformer_heads")
 _STAGE_1 = ("transcription_steps", "translation_steps", "stage_1_learning_rate")
@@ -65,11 +65,9 @@ class Worker:
     """
 
     def __init__(self, speech: ParallelSpeech, params: Mapping, llm: LanguageModel, directory: str | os.PathLike):
-        if params["batch_size"] % 2:
-            raise InputError(f"Parameter 'batch_size' is {params['batch_size']}: batches hold pairs, so make it even.")
         self.device = resolve_device(params["device"])
         self._speech, self._params, self._directory = speech, {**params}, Path(directory)
-        self._where = (params["llm"], llm.revision, _llm_dtype(self.device, params["precision"]))
+        self._where = (params["llm"], llm.revision, llm_dtype(params))
         self._fingerprint = llm.fingerprint
         self._llm: LanguageModel | None = llm
 
@@ -117,14 +115,16 @@ class Worker:
         """Train and translate; see `run_training`."""
         if self._llm is None or self._llm.model.dtype != self._where[2]:
             self._llm = _language_model(*self._where)
+        self._llm.model.to(self.device)
         return run_training(training, self._speech, self._llm, self._directory)
 
 
 _language_model = functools.lru_cache(maxsize=1)(load_llm)
 
 
-def _llm_dtype(device: str, precision: str) -> torch.dtype:
-    return torch.float32 if device == "cpu" else getattr(torch, precision)
+def llm_dtype(params: Mapping) -> torch.dtype:
+    """Type of the frozen model's weights: ``precision`` on a GPU, where float32 would not fit, and float32 on a CPU."""
+    return torch.float32 if resolve_device(params["device"]) == "cpu" else getattr(torch, params["precision"])
 
 
 def run_training(training: Training, speech: ParallelSpeech, llm: LanguageModel, directory: str | os.PathLike) -> dict:
@@ -208,7 +208,8 @@ class Clips:
 
     def translate(self, model: SpeechLLM, utterances: Sequence[str]) -> list[str]:
         """Greedy translations."""
-        longest = max(len(self._tokens(row["translation"])) for row in self._rows.values())
+        train = (u for language in self.speech.languages for u in self.speech.train[language])
+        longest = max(len(self._tokens(self._rows[u]["translation"])) for u in train)
         texts = []
         for chosen in _chunks(utterances, EVALUATION_BATCH):
             prompts = [self.llm.prompt(self._target)] * len(chosen)
@@ -275,6 +276,7 @@ def second_stage(model: SpeechLLM, training: Training, clips: Clips) -> Iterator
         if choice is None:
             yield [round(optimise(step.loss), 4), None, []]
             continue
+        optimise.check(step.loss)  # before the alignment, which would blame the audio
         layers = choice.draw()
         sides = zip(*(tokens.chunk(2) for tokens in step.tokens), strict=True)
         distance = alignment_loss(
@@ -290,19 +292,21 @@ class Optimiser:
     """AdamW with linear warm-up and decay and clipped gradients; called with a loss, takes one step."""
 
     def __init__(self, model: SpeechLLM, learning_rate: float, n_steps: int, config: Mapping, label: str):
-        self._parameters, self._label = model.trained_parameters(), label
-        self._adam = torch.optim.AdamW(self._parameters, learning_rate, weight_decay=0.01, fused=True)
+        self._model, self._label = model, label
+        self._adam = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=0.01, fused=True)
         self._schedule = get_linear_schedule_with_warmup(self._adam, config["warmup_steps"], n_steps)
+        self._scaler = gradient_scaler(config["device"], config["precision"])
 
     def __call__(self, loss: Tensor) -> float:
-        if not loss.isfinite():
-            raise InputError(f"Training {self._label!r} diverged: lower learning_rate or alpha.")
-        self._adam.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self._parameters, MAX_GRADIENT_NORM)
-        self._adam.step()
+        self.check(loss)
+        update(self._model, loss, self._adam, self._scaler)
         self._schedule.step()
         return loss.item()
+
+    def check(self, loss: Tensor) -> None:
+        """Refuse a loss that is not finite."""
+        if not loss.isfinite():
+            raise InputError(f"Training {self._label!r} diverged: lower learning_rate or alpha.")
 
 
 def _batches(utterances: Sequence[str], size: int, seed: Sequence[int]) -> Iterator[list[str]]:
@@ -352,10 +356,11 @@ def compare_languages(tokens: Mapping[str, Tensor], ids: Mapping[str, Sequence[s
 
     Args:
         tokens: language -> (clip, token, width).
-        ids: language -> sentence of each clip.
+        ids: language -> sentence of each clip; some sentence is in all languages.
     """
-    n_clips = min(HISTOGRAM_CLIPS, *(len(of) for of in tokens.values()))  # equally many tokens of each language
-    flat = torch.cat([of[:n_clips].flatten(0, 1) for of in tokens.values()]).numpy()
+    shared = shuffled(set.intersection(*map(set, ids.values())), "histogram")[:HISTOGRAM_SENTENCES]
+    chosen = [of[[ids[language].index(s) for s in shared]] for language, of in tokens.items()]  # the same content
+    flat = torch.cat([of.flatten(0, 1) for of in chosen]).numpy()
     names = [language for language in tokens for _ in range(len(flat) // len(tokens))]
     divergence = jensen_shannon_divergence(flat, names, min(64, len(flat) // 4))
     rows = []
