@@ -203,15 +203,25 @@ def run_training(
 
 def _train(model, training: Training, store, rows, encoder: Encoder, device: str) -> None:
     config = training.config
-    optimiser = torch.optim.AdamW(model.parameters(), config["learning_rate"], weight_decay=0.0, fused=True)
+    groups = model.parameter_groups(config) if hasattr(model, "parameter_groups") else model.parameters()
+    optimiser = torch.optim.AdamW(groups, config["learning_rate"], weight_decay=0.0, fused=True)
     scaler = gradient_scaler(device, config["precision"])
-    order = torch.randperm(len(training.train), generator=torch.Generator().manual_seed(training.seed)).tolist()
-    for begin in range(0, len(order), config["batch_size"]):
-        chosen = [training.train[k] for k in order[begin : begin + config["batch_size"]]]
-        batch = collate([store.waveform(u) for u in chosen], encoder.feature_extractor).to(device)
-        with autocast(device, config["precision"]):
-            loss = model.loss(batch, [rows[u] for u in chosen])
-        update(model, loss, optimiser, scaler)
+    generator = torch.Generator().manual_seed(training.seed)
+    for _ in range(config.get("epochs", 1)):
+        order = torch.randperm(len(training.train), generator=generator).tolist()
+        for begin in range(0, len(order), config["batch_size"]):
+            chosen = [training.train[k] for k in order[begin : begin + config["batch_size"]]]
+            batch = _inputs(model, chosen, store, encoder, device)
+            with autocast(device, config["precision"]):
+                loss = model.loss(batch, [rows[u] for u in chosen])
+            update(model, loss, optimiser, scaler)
+
+
+def _inputs(model: torch.nn.Module, utterances: Sequence[str], store: WaveformStore, encoder: Encoder, device: str):
+    """The clips as a batch of waveforms; of features, computed once, for a model that has ``frozen_features``."""
+    if hasattr(model, "frozen_features"):
+        return model.frozen_features.batch(utterances, store, encoder.feature_extractor).to(device)
+    return collate([store.waveform(u) for u in utterances], encoder.feature_extractor).to(device)
 
 
 def gradient_scaler(device: str, precision: str) -> torch.amp.GradScaler:
@@ -264,8 +274,8 @@ def predict(
     n_samples = [round(seconds * store.sample_rate_hz) for seconds in store.duration_s(utterances)]
     predicted = [None] * len(utterances)
     for chosen in _batches_by_length(n_samples, EVALUATION_BATCH_SECONDS * store.sample_rate_hz):
-        waveforms = [store.waveform(utterances[k]) for k in chosen]  # read here: a test set may not fit into memory
-        batch = collate(waveforms, encoder.feature_extractor).to(device)
+        # Read here: a test set may not fit into memory.
+        batch = _inputs(model, [utterances[k] for k in chosen], store, encoder, device)
         with autocast(device, precision):
             rows = model.predict(batch).float().cpu().numpy()
         for k, row in zip(chosen, rows, strict=True):

@@ -40,12 +40,14 @@ from cltmlib.cltm.seed_selection import (
     seed_selection_on_null_data,
     select_seeds_by_outcome,
 )
+from cltmlib.cltm.similarity import CorrelationInterval, cka_matrix, correlation_interval, layer_similarity, linear_cka
 
 __all__ = [
     "PUBLISHED_NAMES",
     "PUBLISHED_STABILITY",
     "BootstrapStandardError",
     "ConfidenceIntervals",
+    "CorrelationInterval",
     "DistanceTransferCorrelation",
     "DynamicInterval",
     "SignCalls",
@@ -57,7 +59,9 @@ __all__ = [
     "change_sentence",
     "choose_donors",
     "chosen_n_samples",
+    "cka_matrix",
     "confidence_intervals",
+    "correlation_interval",
     "correlation_sentence",
     "cross_lingual_transfer_matrix",
     "diagnostics",
@@ -66,6 +70,8 @@ __all__ = [
     "dynamic_interval",
     "families",
     "language_cost",
+    "layer_similarity",
+    "linear_cka",
     "load_published",
     "mismatch_sentence",
     "mismatch_table",

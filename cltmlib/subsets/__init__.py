@@ -14,6 +14,7 @@ from cltmlib.subsets.classes import ByClass, draw_subsets, largest_n_samples, te
 from cltmlib.subsets.pool import Subsets, checked, narrow_table
 from cltmlib.subsets.speakers import BySpeaker
 from cltmlib.subsets.trials import draw_trials
+from cltmlib.subsets.utterances import ByUtterance, halves
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -21,10 +22,12 @@ if TYPE_CHECKING:
 __all__ = [
     "ByClass",
     "BySpeaker",
+    "ByUtterance",
     "Prepared",
     "Subsets",
     "draw_subsets",
     "draw_trials",
+    "halves",
     "largest_n_samples",
     "prepare",
     "test_set",
@@ -71,7 +74,7 @@ def prepare(
     n_samples: int | Sequence[int],
     seeds: Sequence[int],
     store_directory: str | PathLike,
-    design: ByClass | BySpeaker | None = None,
+    design: ByClass | BySpeaker | ByUtterance | None = None,
     also: pd.DataFrame | None = None,
     **pack_options,
 ) -> Prepared:

@@ -8,7 +8,8 @@ A task is a module with
 - ``COLUMNS``: what it reads of a clip's row besides the audio; these values are part of the key too;
 - ``OPTIONS``: names of the parameters that it alone reads, in a training's ``config``;
 - ``model(encoder, rows, config)``: a module with ``loss(batch, rows)`` for a batch of training clips and their rows,
-  and ``predict(batch)``, one row of numbers per clip;
+  and ``predict(batch)``, one row of numbers per clip; it may have ``parameter_groups(config)``, for learning rates of
+  their own, and ``frozen_features`` (`cltmlib.frozen`), which batches hold in place of waveforms;
 - ``evaluate(predict, training, rows)``: {test set: metrics}, where ``predict(utterance_ids)`` gives one prediction per
   clip and ``rows[utterance_id]`` its row.
 """
@@ -18,7 +19,7 @@ from types import ModuleType
 
 from cltmlib.errors import InputError
 
-NAMES = ("gender", "speaker")
+NAMES = ("gender", "speaker", "recognition")
 
 
 def task(name: str) -> ModuleType:

@@ -1,0 +1,181 @@
+"""Who gains from whom at which amount of data: the question of the study, beyond a matrix at one N.
+
+A language's own clips and its donor's grow apart: ``Perf_i(D_i(n) + D_j(m)) - Perf_i(D_i(n))``. A training on
+D_i(N) + D_j(m) is tested on both languages, so it also tells what j, rich in data, gains from i.
+"""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from cltmlib.errors import InputError
+from cltmlib.subsets import Prepared
+from cltmlib.sweep.plan import Config, Training, plan_training
+from cltmlib.wer import normalise_text
+
+
+class Level(NamedTuple):
+    """One gain: ``target`` with ``own`` clips of its own, alone and together with ``given`` clips of ``donor``."""
+
+    target: str
+    donor: str
+    own: int
+    given: int
+    seed: int
+    alone: Training
+    together: Training
+
+
+def plan(
+    task: str, data: Prepared, n_samples: int, low: Sequence[str], high: Sequence[str], config: Config
+) -> list[Level]:
+    """Gains of all pairs at N clips of both, and of low- and high-resource languages at all sizes of the latter.
+
+    The pairs at N are the trainings of the transfer matrix, with the same keys.
+
+    Args:
+        task: name of the downstream task.
+        data: with nested sets, ``subsets[seed][language][size]``.
+        n_samples: N, the size of a low-resource language's set.
+        low, high: languages of either kind; the others are compared at N alone.
+        config: see `cltmlib.sweep.plan_training`.
+
+    Raises:
+        InputError: a language is in both lists or in neither the data nor a list.
+    """
+    seeds, languages = list(data.subsets), list(next(iter(data.subsets.values())))
+    for name, codes in (("low_resource_languages", low), ("high_resource_languages", high)):
+        if strange := [i for i in codes if i not in languages]:
+            raise InputError(f"Parameter {name!r} holds {strange[0]!r}, which is not among 'languages'.")
+    if both := set(low) & set(high):
+        raise InputError(f"Language {min(both)!r} is both low- and high-resource: name it in one of the two lists.")
+
+    def training(seed: int, parts: Mapping[str, int]) -> Training:
+        ids = [u for language, n in parts.items() for u in data.subsets[seed][language][n]]
+        label = " + ".join(f"{language}({n})" for language, n in sorted(parts.items()))
+        return plan_training(task, ids, {i: data.tests[i] for i in parts}, seed, config, f"{label} seed {seed}")
+
+    levels = []
+    for seed in seeds:
+        sets = data.subsets[seed]
+        amounts = [(i, j, n_samples) for i in languages for j in languages if i < j]
+        amounts += [(i, j, m) for i in low for j in high for m in sets[j] if m > n_samples]
+        for i, j, m in amounts:
+            both = training(seed, {i: n_samples, j: m})
+            levels.append(Level(i, j, n_samples, m, seed, training(seed, {i: n_samples}), both))
+            levels.append(Level(j, i, m, n_samples, seed, training(seed, {j: m}), both))
+    return levels
+
+
+def gain_table(levels: Sequence[Level], results: Mapping[str, Mapping], metric: str) -> pd.DataFrame:
+    """Columns target, donor, own, given, seed, alone, together, gain: one row per level; higher is better."""
+    rows = []
+    for level in levels:
+        alone, together = (results[t.key][level.target][metric] for t in (level.alone, level.together))
+        rows.append((*level[:5], alone, together, together - alone))
+    return pd.DataFrame(rows, columns=["target", "donor", "own", "given", "seed", "alone", "together", "gain"])
+
+
+def comparisons(
+    gains: pd.DataFrame,
+    low: Sequence[str],
+    high: Sequence[str],
+    families: Mapping[str, str],
+    scripts: Mapping[str, str],
+) -> pd.DataFrame:
+    """The study's questions as differences between two groups of gains, with 95 % intervals over seeds.
+
+    In each group a seed counts with the mean of its gains; the difference is paired by seed and its interval is
+    Student's. A question with an empty group has NaN.
+
+    Args:
+        gains: from `gain_table`.
+        low, high: as for `plan`.
+        families, scripts: family and script of each language.
+
+    Returns:
+        Index: the question; columns first, second (mean gains of the groups), difference, lower, upper, n_seeds,
+        told_apart (whether the interval excludes 0).
+    """
+    n, most = gains["own"].min(), gains["own"].max()
+    of_low, of_high = gains["target"].isin(low), gains["target"].isin(high)
+    from_low, from_high = gains["donor"].isin(low), gains["donor"].isin(high)
+    at_n, own_most, given_most = (
+        (gains["own"] == n) & (gains["given"] == n),
+        gains["own"] == most,
+        gains["given"] == most,
+    )
+    script, family = (
+        gains["target"].map(of) == gains["donor"].map(of) for of in (scripts, families)
+    )  # fmt: skip
+    groups = {
+        f"low-resource ({n}) from high-resource ({most}), against the reverse":
+            (of_low & from_high & given_most, of_high & from_low & own_most),
+        f"the same at equal size ({n} clips each)": (of_low & from_high & at_n, of_high & from_low & at_n),
+        f"high-resource languages when they have {n} clips, against {most}":
+            (of_high & from_low & at_n, of_high & from_low & own_most),
+        f"low-resource languages when the donor gives {most} clips, against {n}":
+            (of_low & from_high & given_most, of_low & from_high & at_n),
+        f"donors of the same script, against others ({n} clips each)": (at_n & script, at_n & ~script),
+        f"donors of the same family, against others ({n} clips each)": (at_n & family, at_n & ~family),
+    }  # fmt: skip
+    rows = {question: _difference(gains[a], gains[b]) for question, (a, b) in groups.items()}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("gains (1 \N{MINUS SIGN} WER) of")
+
+
+def _difference(first: pd.DataFrame, second: pd.DataFrame) -> dict:
+    from scipy.stats import t
+
+    a, b = (group.groupby("seed")["gain"].mean() for group in (first, second))
+    difference = (a - b).dropna()
+    n = len(difference)
+    half = t.ppf(0.975, n - 1) * difference.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
+    mean = difference.mean()
+    return {
+        "first": a.mean(),
+        "second": b.mean(),
+        "difference": mean,
+        "lower": mean - half,
+        "upper": mean + half,
+        "n_seeds": n,
+        "told_apart": bool(abs(mean) > half),
+    }
+
+
+def answer(table: pd.DataFrame) -> str:
+    """The rows of `comparisons` in words, one line each; the first is the question of the study."""
+    lines = []
+    for question, row in table.iterrows():
+        if not np.isfinite(row["difference"]):
+            lines.append(f"{question}: there are no such pairs here.")
+            continue
+        numbers = f"{row['first']:+.3f} against {row['second']:+.3f}, difference {row['difference']:+.3f}"
+        interval = f" [{row['lower']:+.3f}, {row['upper']:+.3f}] over {row['n_seeds']} seeds"
+        if not np.isfinite(row["lower"]):
+            interval = f", one seed{'' if row['n_seeds'] == 1 else 's'}"
+        verdict = "not told apart"
+        if row["told_apart"]:
+            verdict = "the first gain more" if row["difference"] > 0 else "the second gain more"
+        lines.append(f"{question}: {numbers}{interval}: {verdict}.")
+    return "\n".join(lines)
+
+
+def scripts(utterances: pd.DataFrame) -> dict[str, str]:
+    """Script of each language, from the letters of its transcripts: the first word of the commonest Unicode name.
+
+    Example:
+        >>> scripts(pd.DataFrame({"language": ["ru", "de"], "sentence": ["два дня", "zwei"]}))
+        {'ru': 'CYRILLIC', 'de': 'LATIN'}
+    """
+    found = {}
+    for language, sentences in utterances.groupby("language", sort=False)["sentence"]:
+        letters = Counter(c for sentence in sentences for c in normalise_text(sentence) if c.isalpha())
+        names = Counter()
+        for letter, count in letters.items():
+            names[unicodedata.name(letter, "UNKNOWN").split()[0]] += count
+        found[language] = names.most_common(1)[0][0] if names else "UNKNOWN"
+    return found
