@@ -53,11 +53,12 @@ class Parameter:
             "integer": "a whole number",
             "number": "a number",
             "language": 'a locale code such as "de"',
-            "languages": 'a list of at least two locale codes such as ["de", "ca"]',
+            "languages": f"a list of at least {'one locale code' if self.least == 1 else 'two locale codes'} such as "
+            '["de", "ca"]',
             "seeds": "a list of different whole numbers such as [0, 1, 2]",
             "sizes": "a list of rising whole numbers such as [8, 16, 32], or []",
         }[self.kind]
-        if self.least is not None and self.kind not in ("seeds", "sizes"):
+        if self.least is not None and self.kind not in ("seeds", "sizes", "languages"):
             words += f" of at least {self.least:g}"
         if self.above is not None:
             words += f" above {self.above:g}"
@@ -100,22 +101,22 @@ TABLE: dict[str, Parameter] = {
     "gender_n_samples": Parameter("sizes", "clips per gender at which gender recognition is measured", least=1),
     "speaker_n_samples": Parameter("sizes", "clips at which speaker verification is measured", least=2),
     "samples_per_speaker": Parameter(
-        "integer", "gender recognition: clips per speaker; null: as few as possible", least=1, null=True
+        "integer", "gender recognition, recognition: clips per speaker; null: as few as possible", least=1, null=True
     ),
     "speakers_per_sample": Parameter("number", "speaker verification: speakers in D_i over its clips", above=0),
-    "max_test_samples": Parameter("integer", "test clips per gender; null: all", least=1, null=True),
+    "max_test_samples": Parameter("integer", "test clips per gender (07: in all); null: all", least=1, null=True),
     "embedding_layers": Parameter("integer", "last hidden layers that an embedding averages", least=1),
     "trim_db": Parameter(
         "number", "leading and trailing silence so far below the peak is cut; null: kept", above=0, null=True
     ),
     "shared_languages": Parameter("languages", "languages that the same people speak; null: not compared", null=True),
     "min_seconds": Parameter("number", "shorter clips are left out", least=0.25),
-    "max_seconds": Parameter("number", "longer clips are cut to this (06: left out); null: never", above=0, null=True),
+    "max_seconds": Parameter("number", "longer clips are cut (06, 07: left out); null: never", above=0, null=True),
     "seeds": Parameter("seeds", "one replication of the whole matrix per seed", least=0),
     "device": Parameter("text", "where trainings run; auto: cuda if there is one", choices=("auto", "cpu", "cuda")),
     "precision": Parameter("text", "number format of the GPU's products", choices=("float32", "float16", "bfloat16")),
     "batch_size": Parameter("integer", "clips per step", least=1),
-    "learning_rate": Parameter("number", "learning rate of AdamW: constant, but the highest in 04 and 05", above=0),
+    "learning_rate": Parameter("number", "learning rate of AdamW: constant, in 04 and 05 the highest", above=0),
     "n_steps": Parameter("integer", "optimiser steps of each training (06: of exact training)", least=1),
     "warmup_steps": Parameter("integer", "steps over which the learning rate rises; then it falls to 0", least=0),
     "weight_decay": Parameter("number", "weight decay of AdamW", least=0),
@@ -138,6 +139,20 @@ TABLE: dict[str, Parameter] = {
     "executor": Parameter("text", "who runs the trainings", choices=("local", "ray")),
     "n_workers": Parameter("integer", "trainings at a time; null: one per core, one on a GPU", least=1, null=True),
     "output_dir": Parameter("text", "where tables and figures go; relative to the repository"),
+    # 07_asr_cltm
+    "low_resource_languages": Parameter("languages", "languages that have N clips of their own, at most 2N", least=1),
+    "high_resource_languages": Parameter(
+        "languages", "languages compared at every size with the low-resource ones; the others at N alone", least=1
+    ),
+    "recognition_n_samples": Parameter(
+        "sizes", "clips at which recognition is measured: N, 2N and more; N is that of the matrix", least=2
+    ),
+    "trained": Parameter("text", "what is trained: the head on a frozen encoder, or all", choices=("head", "all")),
+    "epochs": Parameter("integer", "how often a training goes through its clips", least=1),
+    "head_learning_rate": Parameter("number", "learning rate of the recogniser's head, constant", above=0),
+    "ngram_order": Parameter(
+        "integer", "order of the character n-gram of a second decoding; null: greedy only", least=1, null=True
+    ),
     # 05_potsa_ablations
     "n_queries": Parameter("integer", "query tokens of the Q-Former", least=1),
     "n_blocks": Parameter("integer", "blocks of the Q-Former", least=2),
@@ -184,6 +199,7 @@ _SPEECH_LLM = (
     "translation_steps", "stage_1_learning_rate", "n_steps", "warmup_steps", "n_pairs", "alpha", "epsilon", "rho",
     "beta", "tau",
 )  # fmt: skip
+_LEVELS = ("low_resource_languages", "high_resource_languages")
 _SPEAKER = ("speakers_per_sample", "embedding_layers", "trim_db")
 
 NOTEBOOKS: dict[str, tuple[str, ...]] = {
@@ -201,6 +217,10 @@ NOTEBOOKS: dict[str, tuple[str, ...]] = {
         "corpus_seed", "n_clips", *_ENCODER, "feature_layer", "n_units", "n_phones", "min_seconds", "max_seconds",
         "seeds", "device", "output_dir",
     ),
+    "07_asr_cltm": (
+        *_CORPUS, *_LEVELS, *_ENCODER, "recognition_n_samples",
+        "samples_per_speaker", "trained", "epochs", "head_learning_rate", "ngram_order", *_CLIPS, *_RUN,
+    ),
 }  # fmt: skip
 
 _COMPARED = (
@@ -208,6 +228,7 @@ _COMPARED = (
     "03_sv_cltm",
     "05_potsa_ablations",
     "06_unsupervised_asr",
+    "07_asr_cltm",
 )  # notebooks that mean nothing with a single seed
 
 
@@ -312,6 +333,8 @@ Correct or remove it and start again.
         )
     if notebook == "05_potsa_ablations":
         _check_speech_llm(values)
+    if notebook == "07_asr_cltm":
+        _check_resource_levels(values)
     if notebook == "01_learning_curves" and not (values["gender_n_samples"] or values["speaker_n_samples"]):
         raise InputError("Parameters 'gender_n_samples' and 'speaker_n_samples' are both empty: give sizes for a task.")
     if notebook in _COMPARED and len(values["seeds"]) < 2:
@@ -359,6 +382,17 @@ def _check_speech_llm(values: Mapping[str, Any]) -> None:
         )
     if values["rho"] > 1:
         raise InputError(f"Parameter 'rho' is {values['rho']}: it must be above 0 and at most 1.")
+
+
+def _check_resource_levels(values: Mapping[str, Any]) -> None:
+    low, high, sizes = (values[name] for name in (*_LEVELS, "recognition_n_samples"))
+    for name, codes in zip(_LEVELS, (low, high), strict=True):
+        if strange := [language for language in codes if language not in values["languages"]]:
+            raise InputError(f"Parameter {name!r} holds {strange[0]!r}, which is not among 'languages': add it there.")
+    if both := sorted(set(low) & set(high)):
+        raise InputError(f"Language {both[0]!r} is both low- and high-resource: name it in one of the two lists.")
+    if not sizes or 2 * sizes[0] not in sizes:
+        raise InputError(f"Parameter 'recognition_n_samples' is {list(sizes)}: it must begin with N and hold 2N.")
 
 
 def resolve(notebook: str, given: Mapping[str, Any]) -> Params:
@@ -567,8 +601,10 @@ def _language(name: str, language: Any) -> str:
 def _languages(name: str, value: Any) -> tuple[str, ...]:
     languages = [_language(name, language) for language in _items(name, value)]
     _refuse_repeats(name, languages)
-    if len(languages) < 2:
-        raise InputError(f"Parameter {name!r} is {languages}: give at least two languages.")
+    least = TABLE[name].least or 2
+    if len(languages) < least:
+        one = "one language" if least == 1 else "two languages"
+        raise InputError(f"Parameter {name!r} is {languages}: give at least {one}.")
     return tuple(languages)
 
 

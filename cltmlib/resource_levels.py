@@ -7,15 +7,122 @@ D_i(N) + D_j(m) is tested on both languages, so it also tells what j, rich in da
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from os import PathLike
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from cltmlib.errors import InputError
+from cltmlib import corpora, subsets
+from cltmlib.corpora import sentences
+from cltmlib.encoders import Encoder
+from cltmlib.frozen import FrozenFeatures
 from cltmlib.subsets import Prepared
+from cltmlib.subsets.pool import shuffled
 from cltmlib.sweep.plan import Config, Training, plan_training
 from cltmlib.wer import normalise_text
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def corpus(params: Mapping) -> "Dataset":
+    """The corpus of notebook 07: clips with a speaker and a transcript, taken whole or not at all.
+
+    The synthetic one reads a narrow domain, a number below 100 and a unit. Clips longer than ``max_seconds`` are left
+    out, since a cut clip does not say its transcript; `cltmlib.corpora.dropped` tells how many, and how many have no
+    letter in it.
+    """
+    dataset = corpora.from_params(params, sentences.COUNTS, required=["speaker", "sentence"])
+    table = corpora.frame(dataset)
+    reason = pd.Series(None, index=table.index, dtype=object)
+    reason[table["sentence"].fillna("").map(normalise_text) == ""] = "nothing said in its transcript"
+    if params["max_seconds"] is not None:
+        reason[table["duration_s"] > params["max_seconds"]] = f"longer than max_seconds ({params['max_seconds']:g} s)"
+    counts = table.assign(reason=reason).groupby(["language", "split", "reason"]).size().rename("n").reset_index()
+    dropped = pd.concat([corpora.dropped(dataset), counts], ignore_index=True)
+    return corpora.from_rows(table[reason.isna()], dropped)
+
+
+def prepare(corpus: "Dataset", params: Mapping, store_directory: str | PathLike) -> Prepared:
+    """Draw the nested training sets and the test sets; decode them, and dev clips to compare languages by.
+
+    Low-resource languages have sets of N and 2N, high-resource ones of all ``recognition_n_samples``, the others of N
+    and 2N too.
+
+    Raises:
+        InputError: as `cltmlib.subsets.prepare`.
+    """
+    n = params["recognition_n_samples"][0]
+    most = {i: 2 * n for i in params["languages"] if i not in params["high_resource_languages"]}
+    design = subsets.ByUtterance(params["samples_per_speaker"], params["max_test_samples"], most)
+    return subsets.prepare(
+        corpus, params["languages"], params["recognition_n_samples"], params["seeds"], store_directory, design,
+        also=_dev_clips(corpora.frame(corpus), params["max_test_samples"]), min_seconds=params["min_seconds"],
+    )  # fmt: skip
+
+
+def _dev_clips(table: pd.DataFrame, most: int | None) -> pd.DataFrame:
+    """Dev clips, at most so many of each language: the sentences in one order, so that parallel ones are together."""
+    table = table[table["split"] == "dev"]
+    names = table["sentence_id"].fillna(table["utterance_id"])
+    rank = {name: k for k, name in enumerate(shuffled(set(names), 0))}
+    table = table.assign(rank=names.map(rank)).sort_values(["rank", "utterance_id"])
+    return table.groupby("language").head(most or len(table)).drop(columns="rank").sort_index()
+
+
+def training_transcripts(data: Prepared) -> list[str]:
+    """Transcripts of all clips that a training may see: what the vocabulary is made from."""
+    ids = {
+        u for of_seed in data.subsets.values() for sets in of_seed.values() for clips in sets.values() for u in clips
+    }
+    return data.utterances.loc[sorted(ids), "sentence"].tolist()
+
+
+def representation(data: Prepared, encoder: Encoder) -> tuple[np.ndarray, pd.DataFrame]:
+    """Dev clips in all layers of the encoder before it is trained: means over frames, (clip, layer, dim), and rows."""
+    rows = data.utterances[data.utterances["split"] == "dev"]
+    rows = rows.assign(sentence_id=rows["sentence_id"].fillna(pd.Series(rows.index, rows.index)))
+    features = FrozenFeatures(encoder.fresh_model())
+    return features.means(list(rows.index), data.store, encoder.feature_extractor), rows
+
+
+def alone_plan(
+    task: str, data: Prepared, n_samples: int, languages: Sequence[str], config: Config
+) -> dict[tuple[str, int], Training]:
+    """(language, seed) -> training on N clips of that language alone, as in `plan`; to compare two configs by."""
+    return {
+        (i, seed): plan_training(
+            task, data.subsets[seed][i][n_samples], {i: data.tests[i]}, seed, config, f"{i}({n_samples}) seed {seed}"
+        )
+        for i in languages
+        for seed in data.subsets
+    }
+
+
+def config_table(
+    plans: Mapping[str, Mapping[tuple[str, int], Training]], results: Mapping[str, Mapping], metric: str
+) -> pd.DataFrame:
+    """What two configs give for the same clips and seeds.
+
+    Args:
+        plans: name of the config -> its `alone_plan`; two of them.
+        results: by key of the training.
+        metric: which metric.
+
+    Returns:
+        Index: language, and "all"; columns the two names (means over seeds), difference (first less second), lower,
+        upper (Student's 95 % interval over seeds), n_seeds, told_apart.
+    """
+    parts = {
+        name: pd.Series({key: results[t.key][key[0]][metric] for key, t in of.items()}) for name, of in plans.items()
+    }
+    table = pd.DataFrame(parts).rename_axis(["language", "seed"]).reset_index()
+    (first, second), rows = plans, {}
+    for language, of in [*table.groupby("language", sort=False), ("all", table)]:
+        a, b = (of[["seed", name]].rename(columns={name: "gain"}) for name in (first, second))
+        rows[language] = _difference(a, b)
+    return pd.DataFrame.from_dict(rows, orient="index").rename(columns={"first": first, "second": second})
 
 
 class Level(NamedTuple):
@@ -43,16 +150,8 @@ def plan(
         n_samples: N, the size of a low-resource language's set.
         low, high: languages of either kind; the others are compared at N alone.
         config: see `cltmlib.sweep.plan_training`.
-
-    Raises:
-        InputError: a language is in both lists or in neither the data nor a list.
     """
     seeds, languages = list(data.subsets), list(next(iter(data.subsets.values())))
-    for name, codes in (("low_resource_languages", low), ("high_resource_languages", high)):
-        if strange := [i for i in codes if i not in languages]:
-            raise InputError(f"Parameter {name!r} holds {strange[0]!r}, which is not among 'languages'.")
-    if both := set(low) & set(high):
-        raise InputError(f"Language {min(both)!r} is both low- and high-resource: name it in one of the two lists.")
 
     def training(seed: int, parts: Mapping[str, int]) -> Training:
         ids = [u for language, n in parts.items() for u in data.subsets[seed][language][n]]
@@ -172,8 +271,8 @@ def scripts(utterances: pd.DataFrame) -> dict[str, str]:
         {'ru': 'CYRILLIC', 'de': 'LATIN'}
     """
     found = {}
-    for language, sentences in utterances.groupby("language", sort=False)["sentence"]:
-        letters = Counter(c for sentence in sentences for c in normalise_text(sentence) if c.isalpha())
+    for language, texts in utterances.groupby("language", sort=False)["sentence"]:
+        letters = Counter(c for sentence in texts for c in normalise_text(sentence) if c.isalpha())
         names = Counter()
         for letter, count in letters.items():
             names[unicodedata.name(letter, "UNKNOWN").split()[0]] += count

@@ -34,6 +34,7 @@ from cltmlib.cltm.report import (
     mismatch_sentence,
     self_gain_sentence,
     stability_table,
+    tasks_table,
 )
 from cltmlib.cltm.seed_selection import (
     seed_selection_effect,
@@ -88,5 +89,6 @@ __all__ = [
     "stability_table",
     "table_1",
     "table_2",
+    "tasks_table",
     "transfer_change",
 ]

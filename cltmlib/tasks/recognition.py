@@ -1,7 +1,7 @@
 """Speech recognition: the encoder and a small convolutional head learn characters by CTC; judged by word errors.
 
 The head is a learnt mean of the encoder's layers, two convolutions over time and a linear layer over blank and
-vocabulary. With ``frozen_encoder`` the head alone is trained, on features that are computed once.
+vocabulary. Where ``trained`` is "head", the encoder is frozen and its features are computed once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from cltmlib.frozen import FrozenFeatures
 VERSION = 1
 PERFORMANCE, PERFORMANCE_NAME, CHANCE = "accuracy", "1 \N{MINUS SIGN} WER", 0.0  # chance: recognising nothing
 COLUMNS = ("sentence",)
-OPTIONS = ("vocabulary", "epochs", "frozen_encoder", "head_learning_rate", "ngram_order")
+OPTIONS = ("vocabulary", "epochs", "trained", "head_learning_rate", "ngram_order")
 WIDTH, KERNEL, DROPOUT = 128, 5, 0.2
 _NEVER = -1e4  # log-probability; finite, for predictions that are not finite mean that the training diverged
 
@@ -123,7 +123,7 @@ def model(encoder, rows, config) -> Recogniser:
                 f"The vocabulary has no {min(missing)!r}, which the {row['language']!r} training transcript "
                 f"{row['sentence']!r} holds: make it from all training transcripts of the plan."
             )
-    return Recogniser(encoder, config["vocabulary"], config["frozen_encoder"])
+    return Recogniser(encoder, config["vocabulary"], config["trained"] == "head")
 
 
 def evaluate(predict, training, rows) -> dict[str, dict[str, float]]:
