@@ -255,7 +255,7 @@ def answer(table: pd.DataFrame) -> str:
         numbers = f"{row['first']:+.3f} against {row['second']:+.3f}, difference {row['difference']:+.3f}"
         interval = f" [{row['lower']:+.3f}, {row['upper']:+.3f}] over {row['n_seeds']} seeds"
         if not np.isfinite(row["lower"]):
-            interval = f", one seed{'' if row['n_seeds'] == 1 else 's'}"
+            interval = ", one seed"
         verdict = "not told apart"
         if row["told_apart"]:
             verdict = "the first gain more" if row["difference"] > 0 else "the second gain more"

@@ -57,6 +57,11 @@ OTHERS = {
         "against_topline constants corpus counterexamples objectives objectives_summary phone_error_rates phones "
         "population sample_size_errors skipped speech_facts symbol_errors tightness violations",
     ),
+    "07_asr_cltm": (
+        "cltm curves published_asr_mhubert resource_gains self_gain three_tasks".split(),
+        "centroid_distances cltm_lower cltm_signs cltm_standard_error cltm_upper comparisons corpus diagnostics "
+        "dropped error_rates frozen_and_tuned performance similarity skipped",
+    ),
 }
 
 

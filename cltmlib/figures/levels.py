@@ -99,7 +99,7 @@ def tasks_side_by_side(diagnostics: pd.DataFrame, labels: Mapping[str, str], tit
     keys = [Line2D([], [], linestyle="none", label=source, **look) for source, look in _SOURCES.items()]
     with style():
         foot = Foot(PAGE_IN, note, keys)
-        left_in, gap_in, bottom_in = 0.2 + text_in(tasks, 7), 0.2, foot.height_in + 0.46
+        left_in, gap_in, bottom_in = 0.2 + text_in(tasks, 7), 0.26, foot.height_in + 0.46
         height_in = 0.26 * len(tasks)
         panel_in = (PAGE_IN - left_in - 0.15 - gap_in * (len(labels) - 1)) / len(labels)
         figure = StudyFigure(figsize=(PAGE_IN, bottom_in + height_in + (0.4 if title else 0.12)))
@@ -111,7 +111,7 @@ def tasks_side_by_side(diagnostics: pd.DataFrame, labels: Mapping[str, str], tit
                 look = {**_SOURCES[source], "markerfacecolor": "none" if source == "published" else None}
                 axes.plot(value, y, linestyle="none", markersize=4.5, gid=f"{task} {source}", **look)
             low, high = axes.get_xlim()
-            axes.set(ylim=(len(tasks) - 0.5, -0.5), xlim=(min(0, low), max(1, high)), xlabel=label)
+            axes.set(ylim=(len(tasks) - 0.5, -0.5), xlim=(min(0, low), 1.06 * max(1, high)), xlabel=label)
             axes.set_yticks(np.arange(len(tasks)), tasks if k == 0 else [""] * len(tasks), fontsize=7)
             axes.grid(axis="x", linewidth=0.3, color="0.85")
             axes.set_axisbelow(True)
