@@ -205,6 +205,27 @@ def test_verification_tables_hold_what_the_plan_says(other_smokes):
     assert len(mismatch) == (1 + n_shared) * (n_shared + 1)  # models x conditions
 
 
+def test_recognition_tables_hold_what_the_plan_says(other_smokes):
+    folder = other_smokes / "07_asr_cltm"
+    smoke = yaml.safe_load((ROOT / "params" / "smoke" / "07_asr_cltm.yaml").read_text())
+    n, n_seeds, sizes = len(smoke["languages"]), len(smoke["seeds"]), smoke["recognition_n_samples"]
+    performance = pd.read_csv(folder / "performance.csv", keep_default_na=False)
+    assert len(performance) == n_seeds * n * (n + 1) and (performance["performance"] <= 1).all()
+    rates = pd.read_csv(folder / "error_rates.csv")
+    assert len(rates) == 4 * n_seeds * (2 * n + 1) and (rates["rate"] >= 0).all()  # 4N of the one rich language
+    gains = pd.read_csv(folder / "resource_gains.csv")
+    assert set(gains["own"]) == set(gains["given"]) == set(sizes)
+    assert len(gains) == 2 * n_seeds * (n * (n - 1) // 2 + 2)
+    assert n_stored(folder / "runs.sqlite")[0] == n_seeds * (2 * n + n * (n - 1) // 2 + 1 + 2 + 1)
+    record = json.loads((folder / "run.json").read_text())
+    assert "lower case" in record["normaliser"] and len(record["answer"].splitlines()) == 8
+
+
+def test_the_mini_profile_of_recognition_covers_what_it_promises():
+    mini = yaml.safe_load((ROOT / "params" / "mini" / "07_asr_cltm.yaml").read_text())
+    assert len(mini["languages"]) >= 6 and len(mini["seeds"]) >= 2 and len(mini["recognition_n_samples"]) >= 3
+
+
 def test_auto_takes_the_interval_that_notebook_01_chose_or_says_why_not(other_smokes):
     words = p(n_samples="auto", output_dir=str(other_smokes / "02_gr_cltm"))
     chosen = json.loads((other_smokes / "01_learning_curves" / "dynamic_interval.json").read_text())["tasks"]["gender"]
@@ -225,6 +246,9 @@ def test_the_other_notebooks_run_on_real_speech_by_parameters_alone(tmp_path, na
         values["shared_languages"] = ["da", "en"]
     elif name == "06_unsupervised_asr":
         values = {"language": "en", "seeds": [0, 1], "max_seconds": 20.0}
+    elif name == "07_asr_cltm":
+        values |= {"languages": ["pl", "en", "ko"], "low_resource_languages": ["pl"], "high_resource_languages": ["en"]}
+        values["max_seconds"] = 10.0
     elif name == "04_whisper_weighted_ce":
         values = {"languages": ["da", "en"], "low_resource_language": "pl", "seeds": [0, 1]}
     words = p(corpus="common_voice", corpus_dir=str(REAL_MINI), output_dir=str(tmp_path), **values)

@@ -50,7 +50,7 @@ def resource_gains(
     note += "above 0 the donor's clips help. Each point of one panel is the same training as that of the other."
     with style():
         foot = Foot(PAGE_IN, note, keys)
-        gap_in, left_in, height_in, bottom_in = 0.3, 0.62, 1.9, foot.height_in + 0.46
+        gap_in, left_in, height_in, bottom_in = 0.3, 0.78, 1.9, foot.height_in + 0.46
         panel_in = (PAGE_IN - left_in - gap_in - 0.15) / 2
         figure = StudyFigure(figsize=(PAGE_IN, bottom_in + height_in + (0.55 if title else 0.3)))
         place, shared = place_in_inches(figure), None

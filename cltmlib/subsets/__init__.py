@@ -65,7 +65,8 @@ class Prepared:
             for name, ids in {**sets, "test": self.tests[language]}.items():
                 rows[language][f"{name} clips"] = len(ids)
                 rows[language][f"{name} speakers"] = self.utterances.loc[list(ids), "speaker"].nunique()
-        return pd.DataFrame.from_dict(rows, orient="index")
+        table = pd.DataFrame.from_dict(rows, orient="index")
+        return table[sorted(table, key=lambda name: name.startswith("test"))]  # after sets that the first may not have
 
 
 def prepare(
