@@ -551,6 +551,24 @@ def test_the_jackknife_interval_holds_the_estimate_and_is_open_with_few_language
     assert np.isnan(few.lower) and few.n_languages == 3
 
 
+def test_similar_languages_that_transfer_more_correlate_positively_by_both_similarities():
+    rng = np.random.default_rng(4)
+    sentences, languages = rng.normal(size=(30, 8)), list("abcdef")
+    noise = rng.normal(size=(6, 30, 8))
+    shares = np.linspace(0.1, 1.2, 6)  # language a speaks most clearly, and lies nearest to the others
+    layers = np.concatenate([sentences + s * e + 3 * s**2 for s, e in zip(shares, noise, strict=True)])[:, None]
+    values = pd.DataFrame(2 - shares[:, None] - shares, languages, languages)
+    values = values.mask(np.eye(6, dtype=bool), 1.0)
+    ids = [f"s{k}" for k in range(30)] * 6
+    names = [i for i in languages for _ in range(30)]
+    table = cltm.layer_similarity(layers, names, ids, values)
+    assert table.index.tolist() == [("cka", 0), ("centroid", 0)] and (table["n_pairs"] == 15).all()
+    assert table.loc[("cka", 0), "spearman"] > 0.8 and (table["lower"] < table["spearman"]).all()
+    assert (table["spearman"] < table["upper"]).all()
+    apart = cltm.layer_similarity(layers, names, [f"{i}{k}" for i in languages for k in range(30)], values)
+    assert np.isnan(apart.loc[("cka", 0), "spearman"])  # no parallel sentences
+
+
 def test_three_tasks_stand_side_by_side_whether_or_not_the_others_were_run(tmp_path):
     values = pd.DataFrame([[1.0, 0.5], [0.4, 1.0]], ["ca", "es"], ["ca", "es"])
     ours = cltm.diagnostics(values, {"ca": "R", "es": "R"})

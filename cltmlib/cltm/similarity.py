@@ -142,11 +142,12 @@ def layer_similarity(
     """
     rows = {}
     for layer in range(layers.shape[1]):
-        similar = {
-            "centroid": -centroid_distances(layers[:, layer], languages),
-            "cka": cka_matrix(layers[:, layer], languages, sentence_ids),
-        }
-        for name, table in similar.items():
-            rows[name, layer] = correlation_interval(table.loc[values.index, values.index], values)._asdict()
+        aligned = cka_matrix(layers[:, layer], languages, sentence_ids)
+        apart = (1 - (aligned + aligned.T) / 2).mask(np.eye(len(aligned), dtype=bool), 0.0)
+        distances = {"centroid": centroid_distances(layers[:, layer], languages), "cka": apart}
+        for name, table in distances.items():
+            found = correlation_interval(table.loc[values.index, values.index], values)
+            ends = {"spearman": -found.spearman, "lower": -found.upper, "upper": -found.lower}
+            rows[name, layer] = {**found._asdict(), **ends}
     table = pd.DataFrame.from_dict(rows, orient="index")
     return table.rename_axis(["similarity", "layer"]).sort_index()
