@@ -171,14 +171,16 @@ def plan(
 
 
 def gain_table(levels: Sequence[Level], results: Mapping[str, Mapping], metric: str) -> pd.DataFrame:
-    """One row per level; higher is better.
+    """One row per level; higher is better: of an error rate (``wer``, ``cer_ngram``, ...) one minus it counts.
 
     Columns target, donor, own, given, seed, alone, together, gain, and share: the gain over 1 - alone, that is over the
-    word errors that the target makes alone.
+    errors that the target makes alone.
     """
     rows = []
     for level in levels:
         alone, together = (results[t.key][level.target][metric] for t in (level.alone, level.together))
+        if metric.startswith(("wer", "cer")):
+            alone, together = 1 - alone, 1 - together
         rows.append((*level[:5], alone, together, together - alone))
     table = pd.DataFrame(rows, columns=["target", "donor", "own", "given", "seed", "alone", "together", "gain"])
     return table.assign(share=table["gain"] / (1 - table["alone"]).where(table["alone"] < 1))
@@ -218,7 +220,7 @@ def comparisons(
     question = (of_low & from_high & given_most, of_high & from_low & own_most)
     groups = {
         f"low-resource ({n}) from high-resource ({most}), against the reverse": question,
-        "the same as a share of the target's word errors": (*question, "share"),
+        "the same as a share of the target's errors": (*question, "share"),
         f"the same at equal size ({n} clips each)": (of_low & from_high & at_n, of_high & from_low & at_n),
         f"high-resource languages when they have {n} clips, against {most}": (
             of_high & from_low & at_n,
@@ -232,7 +234,7 @@ def comparisons(
         f"donors of the same family, against others ({n} clips each)": (at_n & family, at_n & ~family),
     }
     rows = {name: _difference(gains[a], gains[b], *column) for name, (a, b, *column) in groups.items()}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("gains (1 \N{MINUS SIGN} WER) of")
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("gains of")
 
 
 def _difference(first: pd.DataFrame, second: pd.DataFrame, column: str = "gain") -> dict:
@@ -256,7 +258,7 @@ def _difference(first: pd.DataFrame, second: pd.DataFrame, column: str = "gain")
 def answer(table: pd.DataFrame) -> str:
     """What the rows of `comparisons` say: first the question of the study, then one line for each row."""
     first, share = table.iloc[0], table.iloc[1]
-    verdicts = {"in words recognised": first, "as a share of the word errors": share}
+    verdicts = {"in points": first, "as a share of the errors": share}
     parts = []
     for how, row in verdicts.items():
         more = "more" if row["difference"] > 0 else "less"

@@ -59,8 +59,8 @@ OTHERS = {
     ),
     "07_asr_cltm": (
         "cltm curves published_asr_mhubert resource_gains self_gain three_tasks".split(),
-        "centroid_distances cltm_lower cltm_signs cltm_standard_error cltm_upper comparisons corpus diagnostics "
-        "dropped error_rates frozen_and_tuned performance similarity skipped",
+        "centroid_distances cltm_lower cltm_signs cltm_standard_error cltm_upper comparisons "
+        "comparisons_by_metric corpus diagnostics dropped error_rates frozen_and_tuned performance similarity skipped",
     ),
 }
 

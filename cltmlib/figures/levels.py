@@ -38,8 +38,8 @@ def resource_gains(
     rich = gains[gains["target"].isin(low) & gains["donor"].isin(high) & (gains["own"] == gains["own"].min())]
     poor = gains[gains["target"].isin(high) & gains["donor"].isin(low) & (gains["given"] == gains["given"].min())]
     panels = (
-        (rich, "given", f"clips of the high-resource donor; the target has {gains['own'].min()}"),
-        (poor, "own", f"own clips of the high-resource target; the donor gives {gains['own'].min()}"),
+        (rich, "given", f"clips of the high-resource donor (target: {gains['own'].min()})"),
+        (poor, "own", f"own clips of the high-resource target (donor: {gains['own'].min()})"),
     )
     require_columns(rich, ["gain"], "gains between low- and high-resource languages")
     pairs = sorted({(i, j) for i, j in zip(rich["target"], rich["donor"], strict=True)})
