@@ -1,7 +1,8 @@
 """The one fine-tuning loop of all tasks: what a worker of the sweep runs.
 
 Paper, Section 3.2: AdamW, constant learning rate, no weight decay, gradient norm clipped, one epoch (as many as
-``epochs`` says where a task has that option), mixed precision on GPU, and the seed handed to initialisation, shuffling and batching.
+``epochs`` says where a task has that option), mixed precision on GPU, and the seed handed to initialisation, shuffling
+and batching.
 """
 
 import functools
