@@ -66,8 +66,14 @@ class Parameter:
 
 
 TABLE: dict[str, Parameter] = {
-    "corpus": Parameter("text", "where the speech comes from", choices=("common_voice", "fleurs", "synthetic")),
-    "corpus_dir": Parameter("text", "release folder of the corpus (LANG/train.tsv, LANG/clips/)", null=True),
+    "corpus": Parameter(
+        "text",
+        "where the speech comes from; common_voice+librispeech: English from LibriSpeech, the rest from Common Voice",
+        choices=("common_voice", "common_voice+librispeech", "fleurs", "librispeech", "synthetic"),
+    ),
+    "corpus_dir": Parameter(
+        "text", "folder of the corpus (LANG/train.tsv, LANG/clips/; LibriSpeech/), or of both", null=True
+    ),
     "languages": Parameter("languages", "Common Voice locale codes, in the order of the matrix"),
     "zero_shot_languages": Parameter("languages", "languages that are tested without having been trained"),
     "target_language": Parameter("language", "language of the translations"),
@@ -232,6 +238,13 @@ _COMPARED = (
 )  # notebooks that mean nothing with a single seed
 
 
+_FOLDERS = {  # corpora that are read from a folder of the user's: which, and an example
+    "common_voice": ("of your Common Voice release", "cv-corpus-22.0"),
+    "common_voice+librispeech": ("that holds your Common Voice release and LibriSpeech", "speech"),
+    "librispeech": ("LibriSpeech", "LibriSpeech"),
+}
+
+
 class Params(Mapping):
     """Checked parameters of one notebook: read as ``cfg.n_samples``; nothing can be set.
 
@@ -321,10 +334,16 @@ Correct or remove it and start again.
             f"Parameter 'corpus' of notebook {notebook} is {values['corpus']!r}: only FLEURS and the synthetic corpus "
             "have the parallel sentences that 05 needs, and FLEURS lacks the speakers that the others need."
         )
-    if values.get("corpus") == "common_voice" and values.get("corpus_dir") is None:
+    if values.get("corpus") in _FOLDERS and values.get("corpus_dir") is None:
+        folder, example = _FOLDERS[values["corpus"]]
         raise InputError(
-            "Parameter 'corpus_dir' is null: name the folder of your Common Voice release, for example with "
-            "-p corpus_dir cv-corpus-22.0 on the command line."
+            f"Parameter 'corpus_dir' is null: name the folder {folder}, for example with "
+            f"-p corpus_dir {example} on the command line."
+        )
+    if values.get("corpus") == "librispeech" and values.get("language") != "en":
+        raise InputError(
+            "Parameter 'corpus' is 'librispeech', which is English alone: take common_voice+librispeech for more "
+            "languages, or language en in notebook 06."
         )
     if values.get("corpus") == "synthetic" and values.get("corpus_dir") is not None:
         raise InputError(

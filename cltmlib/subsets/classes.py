@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ByClass:
-    """Sets of gender recognition: so many clips of each class, see `draw_subsets` and `test_set`.
+    """So many clips of each gender, or of another class that belongs to a speaker; see `draw_subsets` and `test_set`.
 
     Attributes:
         samples_per_speaker: as in `draw_subsets`.
