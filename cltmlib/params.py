@@ -167,7 +167,6 @@ TABLE: dict[str, Parameter] = {
     "transcription_steps": Parameter("integer", "steps of stage 1: transcripts of the first language", least=0),
     "translation_steps": Parameter("integer", "steps of stage 1: translations of the first language", least=0),
     "stage_1_learning_rate": Parameter("number", "highest learning rate of AdamW in stage 1", above=0),
-    "n_pairs": Parameter("integer", "parallel pairs that are aligned per step", least=1),
     "alpha": Parameter("number", "weight of the alignment", least=0),
     "epsilon": Parameter("number", "weight of the transport's entropy", above=0),
     "rho": Parameter("number", "layer schedule: weight of the newest reward; at most 1", above=0),
@@ -202,7 +201,7 @@ _WHISPER = (
 _SPEECH_LLM = (
     "zero_shot_languages", "target_language", "model", "model_revision", "llm", "llm_revision", "n_train_sentences",
     "n_test_sentences", "n_queries", "n_blocks", "qformer_width", "qformer_heads", "transcription_steps",
-    "translation_steps", "stage_1_learning_rate", "n_steps", "warmup_steps", "n_pairs", "alpha", "epsilon", "rho",
+    "translation_steps", "stage_1_learning_rate", "n_steps", "warmup_steps", "alpha", "epsilon", "rho",
     "beta", "tau",
 )  # fmt: skip
 _LEVELS = ("low_resource_languages", "high_resource_languages")

@@ -23,7 +23,7 @@ HEAD_SECONDS_PER_CLIP = {"cpu core": (0.05, 0.9), "GPU": (0.02, 0.06), "stand-in
 # The same for the speech LLM over cached encoder outputs, guesses but for the stand-in; and how many of the systems of
 # `cltmlib.potsa` there are, are aligned, are compensated. A test compares them.
 SPEECH_LLM_SECONDS_PER_CLIP = {"cpu core": (60.0, 60.0), "GPU": (0.1, 0.3), "stand-in": (0.003, 0.002)}
-POTSA_SYSTEMS, POTSA_ALIGNED, POTSA_COMPENSATED = 12, 10, 10
+POTSA_SYSTEMS, POTSA_COMPENSATED = 12, 10
 TEST_CLIPS = 1000  # per language, where the whole test set is used: Common Voice has from 100 to 16 000
 SECONDS_OF_A_CLIP = 5.0  # mean of Common Voice
 
@@ -162,13 +162,13 @@ def _of_speech_llm(params: Params) -> Work:
         else 3250
     )
     n_test = params.n_test_sentences or round(0.3 * n_clips)
-    steps = params.n_steps * (POTSA_SYSTEMS * params.batch_size + POTSA_ALIGNED * 2 * params.n_pairs)
+    second_stage = params.n_steps * POTSA_SYSTEMS * params.batch_size
     first_stage = 2 * (params.transcription_steps + params.translation_steps) * params.batch_size
     tested = POTSA_SYSTEMS * (n_trained + n_zero_shot) + POTSA_COMPENSATED * n_zero_shot
     return Work(
         tasks=("potsa",),
         n_trainings=n_seeds * POTSA_SYSTEMS,
-        n_trained=n_seeds * (steps + first_stage),
+        n_trained=n_seeds * (first_stage + second_stage),
         n_evaluated=n_seeds * tested * n_test,
         n_decoded=(n_trained + n_zero_shot) * n_clips,
         text=(

@@ -1,5 +1,6 @@
 """The study of the speech LLM: its data, its trainings and its tables, with toy models of the real classes."""
 
+import dataclasses
 import json
 import pickle
 
@@ -28,7 +29,6 @@ PARAMS = {
     "zero_shot_languages": ("ca", "ky"),
     "n_train_sentences": None,
     "n_test_sentences": None,
-    "n_pairs": 2,
     "qformer_width": 8,
     "n_steps": 3,
     "seeds": (0, 1),
@@ -197,7 +197,6 @@ def test_plan_has_every_system_with_every_seed_and_planned_work_is_that_of_the_t
     assert len(plan) == 2 * len(potsa.SYSTEMS) == len({t.key for t in plan.values()})
     of_systems = list(potsa.SYSTEMS.values())
     assert planning.POTSA_SYSTEMS == len(of_systems)
-    assert planning.POTSA_ALIGNED == sum(s.alignment is not None for s in of_systems)
     assert planning.POTSA_COMPENSATED == sum(s.compensated for s in of_systems)
     cfg = params.resolve("05_potsa_ablations", PARAMS)
     assert planning._WORK["05_potsa_ablations"](cfg).n_trainings == len(plan)
@@ -214,7 +213,7 @@ def test_a_parameter_changes_the_keys_of_the_systems_that_use_it_alone(worker, s
         return {name for (name, seed), t in worker.plan().items() if other[name, seed].key != t.key}
 
     aligned = {name for name, s in potsa.SYSTEMS.items() if s.alignment}
-    assert changed(alpha=1.0) == changed(n_pairs=1) == aligned
+    assert changed(alpha=1.0) == changed(epsilon=0.1) == aligned
     assert changed(rho=0.5) == {name for name in aligned if potsa.SYSTEMS[name].layers == "scheduled"}
     assert changed(n_steps=2) == changed(translation_steps=2) == set(potsa.SYSTEMS)
 
@@ -231,12 +230,17 @@ def test_seeds_share_stage_1_between_systems_with_and_without_bias_apart(done, w
     assert len(list(worker._directory.glob("*.safetensors"))) == 2 * 2
 
 
-def test_all_systems_of_a_seed_translate_the_same_batches(done):
+def test_systems_with_the_same_pairs_translate_the_same_batches(done):
     plan, found = done
     first = {name: found[plan[name, 0].key]["steps"][0][0] for name in potsa.SYSTEMS}
     for compensated in (True, False):
-        losses = {first[name] for name, system in potsa.SYSTEMS.items() if system.compensated == compensated}
+        losses = {
+            first[name]
+            for name, system in potsa.SYSTEMS.items()
+            if (system.compensated, system.pairs) == (compensated, "random")
+        }
         assert len(losses) == 1, "before the first step they are the same model"
+    assert first["English anchor"] == first["frozen English anchor"]
 
 
 def test_layers_are_those_of_the_system(done):
@@ -264,25 +268,55 @@ def test_bias_compensation_without_an_estimate_leaves_frames_as_they_are(worker,
     assert not torch.equal(unknown.hidden(["ja/test0"])[0], plain.hidden(["ja/test0"])[0])
 
 
-def test_alignment_brings_parallel_utterances_together(worker, speech, pen):
-    planned = worker.plan()["MSE alignment", 0]
+def trained(worker, speech, pen, name, monkeypatch, **changes):
+    """What each step of stage 2 gave, and the batches, for a model that is wide awake from the start."""
+    planned = worker.plan()[name, 0]
+    planned = dataclasses.replace(planned, config={**planned.config, **changes})
     clips = training.Clips(speech, pen, speech.bias, planned.config)
-    align = training.Alignment(systems.System(**planned.config["system"]), planned, clips)
+    batches = []
+    hidden = clips.hidden
+    monkeypatch.setattr(clips, "hidden", lambda ids: (batches.append(list(ids)), hidden(ids))[1])
     torch.manual_seed(0)
     model = training.SpeechLLM(pen.model, 16, n_queries=3, n_blocks=2, width=8, n_heads=2)
     for weight in model.parameters():
         if weight.ndim == 2:
             weight.data *= 20  # else so narrow a model hardly hears its input
-    optimise = training.Optimiser(model, 1e-2, 40, planned.config, "pairs")
-    distances = [optimise(align(model)[1]) for _ in range(40)]
+    return list(training.second_stage(model, planned, clips)), batches
+
+
+def test_batches_are_parallel_pairs_of_changing_languages(worker, speech, pen, monkeypatch):
+    _, batches = trained(worker, speech, pen, "baseline", monkeypatch, n_steps=20)
+    sentences = speech.utterances["sentence_id"]
+    languages = set()
+    for batch in batches:
+        assert len(batch) == 4
+        for one, other in zip(batch[:2], batch[2:], strict=True):
+            assert sentences[one] == sentences[other] and one != other
+            languages.add((one.split("/")[0], other.split("/")[0]))
+    assert len(languages) == 6, "three languages, both ways"
+    _, batches = trained(worker, speech, pen, "English anchor", monkeypatch, n_steps=20)
+    assert {u.split("/")[0] for batch in batches for u in batch[:2]} == {"en"}
+
+
+def test_alignment_brings_parallel_utterances_together(worker, speech, pen, monkeypatch):
+    options = {"n_steps": 40, "learning_rate": 1e-2, "warmup_steps": 0}
+    steps, _ = trained(worker, speech, pen, "MSE alignment", monkeypatch, **options)
+    distances = [distance for _, distance, _ in steps]
     assert np.mean(distances[-5:]) < 0.5 * np.mean(distances[:5])
 
 
-def test_a_frozen_anchor_gets_no_gradient(worker, speech, pen):
-    planned = worker.plan()["frozen English anchor", 0]
-    clips = training.Clips(speech, pen, speech.bias, planned.config)
-    align = training.Alignment(systems.System(**planned.config["system"]), planned, clips)
-    assert align._pairs.freeze_source and {pair[0] for pair in align._pairs._shared} == {"en"}
+def test_a_frozen_anchor_gets_no_gradient_from_the_alignment(worker, speech, pen, monkeypatch):
+    called = []
+    loss = training.alignment_loss
+    monkeypatch.setattr(training, "alignment_loss", lambda *sides, **how: (called.append(how), loss(*sides, **how))[1])
+    for name, frozen in (("frozen English anchor", True), ("English anchor", False), ("POTSA", False)):
+        trained(worker, speech, pen, name, monkeypatch, n_steps=1)
+        assert called[-1]["freeze_source"] is frozen
+
+
+def test_an_odd_batch_is_one_sentence(speech, pen, tmp_path):
+    with pytest.raises(InputError, match="'batch_size' is 5: batches hold pairs"):
+        potsa.Worker(speech, {**PARAMS, "batch_size": 5}, pen, tmp_path)
 
 
 def test_a_diverging_training_is_one_sentence(worker):
@@ -292,16 +326,9 @@ def test_a_diverging_training_is_one_sentence(worker):
         worker(plan_training("potsa", planned.train, planned.test, 0, config, "wild"))
 
 
-def test_more_pairs_than_sentences_is_one_sentence(worker):
-    planned = worker.plan()["POTSA", 0]
-    config = {**planned.config, "n_pairs": 5}
-    with pytest.raises(InputError, match="share 4 sentences"):
-        worker(plan_training("potsa", planned.train, planned.test, 0, config, "many"))
-
-
 def test_layer_choice_by_name():
     def choice(**changes):
-        return systems.LayerChoice(systems.System(**changes), 8, np.random.default_rng(0), 0.1, 0.5, 1.0)
+        return systems.LayerChoice(systems.System(**changes), 8, np.random.default_rng(0), rho=0.1, beta=0.5, tau=1.0)
 
     assert choice(layers="single").draw() == [3]
     assert {choice().draw()[0] for _ in range(9)} <= {0, 1, 2, 3}

@@ -70,17 +70,18 @@ class LayerChoice:
         system: says how.
         n_blocks: of the Q-Former.
         generator: draws.
-        rho, beta, tau: of `LayerScheduler`.
+        **schedule: rho, beta and tau of `LayerScheduler`, where it is scheduled.
 
     Example:
-        >>> LayerChoice(System(layers="multi"), 8, np.random.default_rng(0), 0.1, 0.5, 1.0).draw()
+        >>> LayerChoice(System(layers="multi"), 8, np.random.default_rng(0)).draw()
         [0, 1, 2, 3]
     """
 
-    def __init__(self, system: System, n_blocks: int, generator: np.random.Generator, rho, beta, tau):
+    def __init__(self, system: System, n_blocks: int, generator: np.random.Generator, **schedule: float):
         self.candidates = list(range(n_blocks if system.all_layers else max(1, n_blocks // 2)))
         self._how, self._generator = system.layers, generator
-        self._scheduler = LayerScheduler(len(self.candidates), rho, beta, tau, generator)
+        if system.layers == "scheduled":
+            self._scheduler = LayerScheduler(len(self.candidates), **schedule, generator=generator)
 
     def draw(self) -> list[int]:
         """Blocks of this step."""

@@ -31,14 +31,14 @@ from cltmlib.potsa.data import ParallelSpeech
 from cltmlib.potsa.llm import LanguageModel, load_llm
 from cltmlib.potsa.pairs import ParallelPairs
 from cltmlib.potsa.retrieval import jensen_shannon_divergence, recall_at_1
-from cltmlib.potsa.speech_llm import SpeechLLM
+from cltmlib.potsa.speech_llm import SpeechLLM, Step
 from cltmlib.potsa.systems import SYSTEMS, LayerChoice, System
 from cltmlib.potsa.transport import cosine_cost, sinkhorn
 from cltmlib.repeatable import flush_denormals, use_deterministic_kernels
 from cltmlib.sweep.plan import Training
 
 TASK = "potsa"
-VERSION = 1  # raised whenever the same configuration would give another result
+VERSION = 2  # raised whenever the same configuration would give another result
 MAX_GRADIENT_NORM = 1.0
 MAX_TOKENS = 150  # of a translation; SLAM-LLM
 EVALUATION_BATCH = 64
@@ -50,7 +50,7 @@ _SHAPE = ("n_queries", "n_blocks", "qformer_width", "qformer_heads")
 _STAGE_1 = ("transcription_steps", "translation_steps", "stage_1_learning_rate")
 _STAGE_2 = ("n_steps", "learning_rate")
 _BOTH = ("warmup_steps", "batch_size")
-_ALIGNED = ("n_pairs", "alpha", "epsilon")
+_ALIGNED = ("alpha", "epsilon")
 _SCHEDULED = ("rho", "beta", "tau")
 
 
@@ -65,6 +65,8 @@ class Worker:
     """
 
     def __init__(self, speech: ParallelSpeech, params: Mapping, llm: LanguageModel, directory: str | os.PathLike):
+        if params["batch_size"] % 2:
+            raise InputError(f"Parameter 'batch_size' is {params['batch_size']}: batches hold pairs, so make it even.")
         self.device = resolve_device(params["device"])
         self._speech, self._params, self._directory = speech, {**params}, Path(directory)
         self._where = (params["llm"], llm.revision, _llm_dtype(self.device, params["precision"]))
@@ -191,13 +193,13 @@ class Clips:
             hidden = self._bias.transform(hidden, [self._rows[u]["language"] for u in utterances])
         return hidden.to(self.device), lengths.to(self.device)
 
-    def loss(self, model: SpeechLLM, utterances: Sequence[str], transcribe: bool = False) -> Tensor:
-        """Mean cross-entropy of the translations' tokens, or the transcripts'."""
+    def step(self, model: SpeechLLM, utterances: Sequence[str], transcribe: bool = False) -> Step:
+        """Mean cross-entropy of the translations' tokens, or the transcripts', and the query tokens."""
         rows = [self._rows[u] for u in utterances]
         prompts = [self.llm.prompt(row["language"] if transcribe else self._target) for row in rows]
         answers = [self._tokens(row["sentence" if transcribe else "translation"]) for row in rows]
         with autocast(self.device, self._precision):
-            return model(*self.hidden(utterances), prompts, answers).loss
+            return model(*self.hidden(utterances), prompts, answers)
 
     def tokens(self, model: SpeechLLM, utterances: Sequence[str]) -> tuple[Tensor, ...]:
         """Query tokens after each block, each (clip, query, width)."""
@@ -241,7 +243,7 @@ def first_stage(training: Training, clips: Clips, directory: str | os.PathLike) 
                 optimise = Optimiser(model, config["stage_1_learning_rate"], config[name], config, training.label)
                 for batch in itertools.islice(batches, config[name]):
                     model.train()
-                    optimise(clips.loss(model, batch, transcribe))
+                    optimise(clips.step(model, batch, transcribe).loss)
             with tempfile.TemporaryDirectory(dir=path.parent) as partial:
                 save_file(model.state_dict(), Path(partial) / path.name)
                 os.replace(Path(partial) / path.name, path)
@@ -252,51 +254,36 @@ def first_stage(training: Training, clips: Clips, directory: str | os.PathLike) 
 def second_stage(model: SpeechLLM, training: Training, clips: Clips) -> Iterator[list]:
     """Train in place; after each step give [translation loss, alignment loss or None, aligned layers].
 
-    Choice: translation batches and parallel pairs are drawn apart, so that all systems of a seed translate the same
-    clips, whatever their pairs: an English anchor does not make half of the translation batches English.
+    A batch is made of parallel pairs, whatever the system: both utterances of each are translated and, with alignment,
+    brought together. So systems with the same pairs differ in the alignment alone; an anchor makes half of its batches
+    English. Choice: every pair of a batch draws its languages, so that a step translates from more than two.
     """
     config = training.config
     system = System(**config["system"])
-    batches = _batches(training.train, config["batch_size"], [training.seed, 3])
     optimise = Optimiser(model, config["learning_rate"], config["n_steps"], config, training.label)
-    align = Alignment(system, training, clips) if system.alignment else None
-    for batch in itertools.islice(batches, config["n_steps"]):
+    rows = clips.speech.utterances.loc[list(training.train)].reset_index()
+    pairs = ParallelPairs(rows, config["languages"], "train", system.pairs, config["languages"][0], incomplete="skip")
+    drawing, scheduling = (np.random.default_rng([training.seed, k]) for k in (3, 4))
+    choice = None
+    if system.alignment:
+        schedule = {name: config[name] for name in _SCHEDULED if name in config}
+        choice = LayerChoice(system, config["n_blocks"], scheduling, **schedule)
+    for _ in range(config["n_steps"]):
         model.train()
-        loss = clips.loss(model, batch)
-        if align is None:
-            yield [round(optimise(loss), 4), None, []]
+        drawn = [pairs.sample(1, drawing)[0] for _ in range(config["batch_size"] // 2)]
+        step = clips.step(model, [pair.source_id for pair in drawn] + [pair.target_id for pair in drawn])
+        if choice is None:
+            yield [round(optimise(step.loss), 4), None, []]
             continue
-        layers, distance = align(model)
-        optimise(loss + config["alpha"] * distance)
-        align.choice.report(layers, loss.item())
-        yield [round(loss.item(), 4), round(distance.item(), 6), layers]
-
-
-class Alignment:
-    """Draws parallel pairs and layers and gives their distance: the second term of Eq. (4) without alpha."""
-
-    def __init__(self, system: System, training: Training, clips: Clips):
-        config = training.config
-        self.choice = LayerChoice(
-            system, config["n_blocks"], np.random.default_rng([training.seed, 5]),
-            *(config.get(name, default) for name, default in zip(_SCHEDULED, (0.1, 0.5, 1.0), strict=True)),
+        layers = choice.draw()
+        sides = zip(*(tokens.chunk(2) for tokens in step.tokens), strict=True)
+        distance = alignment_loss(
+            *sides, layers=layers, kind=system.alignment, epsilon=config["epsilon"], freeze_source=pairs.freeze_source,
+            tolerance=TOLERANCE,
         )  # fmt: skip
-        rows = clips.speech.utterances.loc[list(training.train)].reset_index()
-        self._pairs = ParallelPairs(
-            rows, config["languages"], "train", system.pairs, config["languages"][0], incomplete="skip"
-        )
-        self._generator = np.random.default_rng([training.seed, 4])
-        self._clips, self._n_pairs = clips, config["n_pairs"]
-        self._options = {"kind": system.alignment, "epsilon": config["epsilon"], "tolerance": TOLERANCE}
-
-    def __call__(self, model: SpeechLLM) -> tuple[list[int], Tensor]:
-        """Aligned layers and mean distance of the pairs of one step."""
-        pairs = self._pairs.sample(self._n_pairs, self._generator)
-        layers = self.choice.draw()
-        tokens = self._clips.tokens(model, [p.source_id for p in pairs] + [p.target_id for p in pairs])
-        sides = zip(*(layer.chunk(2) for layer in tokens), strict=True)
-        frozen = self._pairs.freeze_source
-        return layers, alignment_loss(*sides, layers=layers, freeze_source=frozen, **self._options)
+        optimise(step.loss + config["alpha"] * distance)
+        choice.report(layers, step.loss.item())
+        yield [round(step.loss.item(), 4), round(distance.item(), 6), layers]
 
 
 class Optimiser:
