@@ -51,7 +51,10 @@ class Worker:
     Args:
         task: name of the task.
         data: from `cltmlib.subsets.prepare`.
-        params: with encoder, encoder_revision, device, precision, batch_size and learning_rate.
+        params: with encoder, encoder_revision, device, precision, batch_size, learning_rate and the task's ``OPTIONS``.
+
+    Raises:
+        InputError: a clip or an option of the task is missing, or it does not fit the encoder.
     """
 
     def __init__(self, task: str, data: Prepared, params: Mapping):
@@ -71,15 +74,20 @@ class Worker:
             for column, value in row.items():
                 if not isinstance(value, str):
                     raise InputError(f"Clip {utterance!r} has no {column}, which task {task!r} needs; leave it out.")
-        self._config = {
+        config = {
             "task_version": module.VERSION,
             "encoder": self.encoder.fingerprint,
             "learning_rate": params["learning_rate"],
             "batch_size": params["batch_size"],
             "precision": params["precision"] if self.device != "cpu" else "float32",
             "device": self.device,  # results are repeatable on one kind of device only
-            **{name: params[name] for name in module.OPTIONS},
         }
+        for name in module.OPTIONS:
+            if name in (*config, "audio", "labels"):
+                raise InputError(f"Task {task!r} has an option {name!r}, which every training has: name it otherwise.")
+            if name not in params:
+                raise InputError(f"Task {task!r} wants parameter {name!r}, which is not given.")
+        self._config = {**config, **{name: params[name] for name in module.OPTIONS}}
 
     def config(self, utterances: Sequence[str]) -> dict:
         """`Training.config` of a training over these clips: hyper-parameters, encoder, digests of audio and labels."""
@@ -219,7 +227,7 @@ def _train(model, training: Training, store, rows, encoder: Encoder, device: str
 
 
 def _inputs(model: torch.nn.Module, utterances: Sequence[str], store: WaveformStore, encoder: Encoder, device: str):
-    """The clips as a batch of waveforms; of features, computed once, for a model that has ``frozen_features``."""
+    """The clips as a batch of waveforms; of features for a model that has ``frozen_features``."""
     if hasattr(model, "frozen_features"):
         return model.frozen_features.batch(utterances, store, encoder.feature_extractor).to(device)
     return collate([store.waveform(u) for u in utterances], encoder.feature_extractor).to(device)

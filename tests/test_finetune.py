@@ -219,6 +219,20 @@ def test_a_clip_without_what_the_task_reads_is_named(worker, task, column, value
         worker(task, **{"5": {column: value}})
 
 
+def test_an_option_that_is_not_given_is_named(worker, monkeypatch):
+    monkeypatch.setattr(gender, "OPTIONS", ("margin",))
+    with pytest.raises(InputError, match="Task 'gender' wants parameter 'margin', which is not given"):
+        worker()
+    assert worker(params={"margin": 2}).config(list(ROWS)[:2])["margin"] == 2
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "device", "task_version", "audio", "labels"])
+def test_an_option_with_the_name_of_what_every_training_has_is_refused(worker, monkeypatch, name):
+    monkeypatch.setattr(gender, "OPTIONS", (name,))
+    with pytest.raises(InputError, match=f"Task 'gender' has an option '{name}', which every training has"):
+        worker(params={name: 1e-3} if name in ("audio", "labels", "task_version") else None)
+
+
 def test_a_clip_without_speaker_is_no_obstacle_to_gender_recognition(worker):
     ids = list(ROWS)[:8]
     assert worker("gender", **{"5": {"speaker": None}}).config(ids) == worker().config(ids)
