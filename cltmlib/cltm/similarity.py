@@ -1,5 +1,6 @@
 """How alike an encoder represents two languages before any training, and whether transfer goes with it."""
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -49,14 +50,15 @@ def linear_cka(x: np.ndarray, y: np.ndarray) -> float:
     if len(x) != len(y) or len(x) < LEAST_PARALLEL:
         raise InputError(f"CKA needs the same {LEAST_PARALLEL} sentences or more twice, not {len(x)} and {len(y)}.")
     kernels = [(z - z.mean(0)) @ (z - z.mean(0)).T for z in (x, y)]
+    for kernel in kernels:
+        np.fill_diagonal(kernel, 0.0)
     scale = _hsic(kernels[0], kernels[0]) * _hsic(kernels[1], kernels[1])
     return float(_hsic(*kernels) / np.sqrt(scale)) if scale > 0 else float("nan")
 
 
 def _hsic(k: np.ndarray, m: np.ndarray) -> float:
-    """Unbiased estimate of HSIC times n (n - 3), which cancels in CKA."""
+    """Unbiased estimate of HSIC times n (n - 3), which cancels in CKA; of kernels whose diagonal is set to 0."""
     n = len(k)
-    k, m = (z - np.diag(np.diag(z)) for z in (k, m))
     together = k.sum() * m.sum() / ((n - 1) * (n - 2)) - 2 * (k.sum(0) @ m.sum(0)) / (n - 2)
     return float((k * m).sum() + together)
 
@@ -64,7 +66,7 @@ def _hsic(k: np.ndarray, m: np.ndarray) -> float:
 def cka_matrix(embeddings: np.ndarray, languages: Sequence[str], sentence_ids: Sequence[str]) -> pd.DataFrame:
     """`linear_cka` of every two languages over the sentences that both have; rows and columns = languages.
 
-    Where a language has several clips of a sentence, their mean counts. NaN for fewer than 4 common sentences.
+    Where a language has several clips of a sentence, their mean counts. NaN for fewer than 4 common sentences; 1 on the diagonal.
 
     Args:
         embeddings: (clip, dim).
@@ -74,13 +76,13 @@ def cka_matrix(embeddings: np.ndarray, languages: Sequence[str], sentence_ids: S
     table = pd.DataFrame(np.asarray(embeddings, dtype=float)).groupby([list(languages), list(sentence_ids)]).mean()
     of = {language: table.loc[language] for language in dict.fromkeys(languages)}
     names = pd.Index(list(of), name="language")
-    result = pd.DataFrame(np.nan, index=names, columns=names)
-    for i in of:
-        for j in of:
-            common = of[i].index.intersection(of[j].index)
-            if len(common) >= LEAST_PARALLEL:
-                result.loc[i, j] = linear_cka(of[i].loc[common], of[j].loc[common])
-    return result
+    result = np.eye(len(names))
+    for a, b in itertools.combinations(range(len(names)), 2):
+        first, second = of[names[a]], of[names[b]]
+        common = first.index.intersection(second.index)
+        enough = len(common) >= LEAST_PARALLEL
+        result[a, b] = result[b, a] = linear_cka(first.loc[common], second.loc[common]) if enough else np.nan
+    return pd.DataFrame(result, index=names, columns=names)
 
 
 def correlation_interval(distances: pd.DataFrame, values: pd.DataFrame, level: float = 0.95) -> CorrelationInterval:
@@ -88,7 +90,8 @@ def correlation_interval(distances: pd.DataFrame, values: pd.DataFrame, level: f
 
     Pairs that share a language are not independent, so whole languages are left out one at a time; the interval is
     ``tanh(z +- t s)`` with Fisher's z, s the jackknife standard error over n languages and t with n - 1 degrees of
-    freedom. Choice: z of a correlation of +-1 is that of +-0.99.
+    freedom. Choice: z of a correlation of +-1 is that of +-0.99; no interval where all replicates agree to the last
+    digit, for such a spread says nothing of other languages.
 
     Args:
         distances: symmetric, rows = columns = languages.
@@ -96,7 +99,7 @@ def correlation_interval(distances: pd.DataFrame, values: pd.DataFrame, level: f
         level: confidence level.
 
     Returns:
-        NaN for fewer than four languages or where nothing varies.
+        NaN for fewer than four languages or where nothing varies; NaN ends where there is no interval.
     """
     from scipy.stats import t
 
@@ -108,7 +111,8 @@ def correlation_interval(distances: pd.DataFrame, values: pd.DataFrame, level: f
         return CorrelationInterval(estimate, np.nan, np.nan, n_pairs, n)
     others = [[i for i in kept if i != out] for out in kept]
     z = np.array([_fisher(_spearman(distances.loc[rest, rest], values.loc[rest, rest])) for rest in others])
-    half = t.ppf((1 + level) / 2, n - 1) * np.sqrt((n - 1) / n * ((z - z.mean()) ** 2).sum())
+    spread = np.sqrt((n - 1) / n * ((z - z.mean()) ** 2).sum())
+    half = t.ppf((1 + level) / 2, n - 1) * spread if spread > 1e-12 else np.nan
     ends = np.tanh([_fisher(estimate) - half, _fisher(estimate) + half])
     return CorrelationInterval(estimate, float(ends[0]), float(ends[1]), n_pairs, n)
 
@@ -143,8 +147,7 @@ def layer_similarity(
     rows = {}
     for layer in range(layers.shape[1]):
         aligned = cka_matrix(layers[:, layer], languages, sentence_ids)
-        apart = (1 - (aligned + aligned.T) / 2).mask(np.eye(len(aligned), dtype=bool), 0.0)
-        distances = {"centroid": centroid_distances(layers[:, layer], languages), "cka": apart}
+        distances = {"centroid": centroid_distances(layers[:, layer], languages), "cka": 1 - aligned}
         for name, table in distances.items():
             found = correlation_interval(table.loc[values.index, values.index], values)
             ends = {"spearman": -found.spearman, "lower": -found.upper, "upper": -found.lower}
