@@ -1,4 +1,4 @@
-"""Features of an encoder that is not trained, computed once per clip and kept in memory."""
+"""Features of an encoder that is not trained, kept in memory: computed once per clip as far as 1 GiB holds them."""
 
 import hashlib
 from collections import OrderedDict
@@ -12,9 +12,10 @@ from transformers import HubertModel
 
 from cltmlib.audio import WaveformStore
 from cltmlib.encoders import Batch, collate, encode
+from cltmlib.errors import InputError
 
 MOST_BYTES = 2**30  # of features that a process keeps; what is used least recently is computed anew
-_kept: OrderedDict[tuple[str, str], Tensor] = OrderedDict()
+_kept: OrderedDict[tuple[str, str, str], Tensor] = OrderedDict()
 _n_bytes = {"kept": 0}
 
 
@@ -22,7 +23,7 @@ class FrozenFeatures:
     """All hidden layers of one encoder, without its training noise (dropout, SpecAugment, layer drop).
 
     Every clip is encoded alone and kept in float16, so that its features depend on nothing but the clip and the
-    weights. Trainings of one process share them.
+    weights (and on the kind of device). Trainings of one process share them.
 
     Args:
         encoder: its parameters are taken out of training.
@@ -42,7 +43,7 @@ class FrozenFeatures:
         return Batch(pad_sequence([clip.float() for clip in clips], batch_first=True), n_frames)
 
     def _of(self, utterance: str, store: WaveformStore, feature_extractor) -> Tensor:
-        key = (self._weights, store.digest([utterance]))
+        key = (self._weights, str(self._encoder.device), store.digest([utterance]))
         if key in _kept:
             _kept.move_to_end(key)
             return _kept[key]
@@ -51,6 +52,11 @@ class FrozenFeatures:
         with torch.no_grad():
             output, _ = encode(self._encoder, clip, output_hidden_states=True)
         features = torch.stack(output.hidden_states, dim=2)[0].half().cpu()  # (frame, layer, dim)
+        if not features.isfinite().all():
+            raise InputError(
+                f"Clip {utterance!r}: the encoder's features are not finite, or too large for float16, in which those "
+                "of a frozen encoder are kept; leave the clip out, or set trained to all."
+            )
         _kept[key] = features
         _n_bytes["kept"] += features.nbytes
         while len(_kept) > 1 and _n_bytes["kept"] > MOST_BYTES:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from figure_checks import assert_legible, texts
 
-from cltmlib import cltm, ctc, figures, finetune, frozen, params, planning, resource_levels, subsets, sweep, tasks
+from cltmlib import cltm, ctc, figures, finetune, frozen, params, planning, resource_levels, subsets, sweep, tasks, wer
 from cltmlib.audio import pack
 from cltmlib.encoders import Encoder, _padding_invariant, collate, encode
 from cltmlib.errors import InputError
@@ -120,6 +120,17 @@ def test_loss_is_that_of_transformers(seed, encoder, monkeypatch):
     assert float(ours.loss(None, [{"sentence": "abb"}, {"sentence": "cd"}])) == pytest.approx(
         float(expected.loss), rel=1e-5
     )
+
+
+def test_the_loss_is_computed_on_the_cpu_and_comes_back_to_where_the_model_is(encoder, monkeypatch):
+    """Scaling of float16 works on the device of the loss; "meta" stands for a GPU."""
+
+    class Elsewhere:
+        device, cpu = torch.device("meta"), staticmethod(lambda: torch.zeros(1, 9, 5).log_softmax(-1))
+
+    ours = recognition.Recogniser(encoder.fresh_model(), CHARACTERS, frozen=False)
+    monkeypatch.setattr(ours, "forward", lambda batch: (Elsewhere(), torch.tensor([9])))
+    assert ours.loss(None, [{"sentence": "abc"}]).device.type == "meta"
 
 
 @pytest.mark.parametrize("order", [1, 2, 4])
@@ -245,6 +256,28 @@ def test_features_are_computed_once_per_clip(data, encoder, monkeypatch):
     assert len(seen) == 8 + len(data.tests["ca"])
 
 
+def test_features_are_kept_per_device(data, encoder):
+    frozen._kept.clear()
+    frozen.FrozenFeatures(encoder.fresh_model()).means(list(data.tests["ca"])[:1], data.store, EXTRACTOR)
+    ((_, device, _),) = frozen._kept
+    assert device == "cpu"
+
+
+def test_a_clip_whose_features_do_not_fit_into_float16_is_named(data, encoder, monkeypatch):
+    frozen._kept.clear()
+
+    def too_large(model, batch, **options):
+        output, mask = encode(model, batch, **options)
+        output.hidden_states = tuple(hidden + 1e6 for hidden in output.hidden_states)
+        return output, mask
+
+    monkeypatch.setattr(frozen, "encode", too_large)
+    clip = min(data.tests["ca"])
+    with pytest.raises(InputError, match=f"Clip '{clip}': the encoder's features are not finite, or too large"):
+        frozen.FrozenFeatures(encoder.fresh_model()).means([clip], data.store, EXTRACTOR)
+    assert not frozen._kept
+
+
 def test_other_weights_have_other_features(data):
     ids = list(data.tests["ca"])[:2]
     found = []
@@ -304,6 +337,11 @@ def test_the_key_holds_everything_that_decides_the_result(worker, data, changes)
         return sweep.plan_training("recognition", ids, {"ca": data.tests["ca"]}, 0, config, "").key
 
     assert key() == key() != key(**changes)
+
+
+def test_the_key_holds_the_normalisation_and_the_constants_of_decoding(worker, data):
+    decoding = [ctc.BEAM_WIDTH, ctc.LEAST_PROBABILITY, ctc.LM_WEIGHT, ctc.SYMBOL_BONUS]
+    assert worker().config(data.subsets[0]["ca"][4])["task_version"] == [1, wer.NORMALISER, decoding]
 
 
 def test_the_key_holds_the_transcripts(worker, data, monkeypatch):
@@ -536,6 +574,15 @@ def test_cka_compares_parallel_sentences_alone():
     names = [f"s{k}" for k in range(8)]
     table = cltm.cka_matrix(embeddings, ["ca"] * 8 + ["es"] * 8 + ["tr"] * 3, [*names, *names[::-1], "x", "y", "z"])
     assert table.loc["ca", "es"] == pytest.approx(1) and np.isnan(table.loc["ca", "tr"])
+    assert (np.diag(table) == 1).all()
+
+
+def test_cka_is_computed_once_for_two_languages(monkeypatch):
+    seen = []
+    monkeypatch.setattr(cltm.similarity, "linear_cka", lambda x, y: seen.append(1) or float(len(seen)))
+    names = [f"s{k}" for k in range(4)] * 3
+    table = cltm.cka_matrix(np.eye(12), [i for i in ("ca", "es", "tr") for _ in range(4)], names)
+    np.testing.assert_array_equal(table, [[1, 1, 2], [1, 1, 3], [2, 3, 1]])
 
 
 def test_the_jackknife_interval_holds_the_estimate_and_is_open_with_few_languages():
@@ -551,6 +598,13 @@ def test_the_jackknife_interval_holds_the_estimate_and_is_open_with_few_language
     assert found.spearman == pytest.approx(expected)
     few = cltm.correlation_interval(*(table.loc[list("abc"), list("abc")] for table in tables))
     assert np.isnan(few.lower) and few.n_languages == 3
+
+
+def test_there_is_no_jackknife_interval_where_all_replicates_agree():
+    languages = list("abcdef")
+    distances = pd.DataFrame(np.abs(np.subtract.outer(*2 * [2.0 ** np.arange(6)])), languages, languages)
+    found = cltm.correlation_interval(distances, 1 - distances / 32)
+    assert found.spearman == pytest.approx(-1) and np.isnan(found.lower) and np.isnan(found.upper)
 
 
 def test_similar_languages_that_transfer_more_correlate_positively_by_both_similarities():

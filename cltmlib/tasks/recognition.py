@@ -1,7 +1,8 @@
 """Speech recognition: the encoder and a small convolutional head learn characters by CTC; judged by word errors.
 
 The head is a learnt mean of the encoder's layers, two convolutions over time and a linear layer over blank and
-vocabulary. Where ``trained`` is "head", the encoder is frozen and its features are computed once.
+vocabulary. Where ``trained`` is "head", the encoder is frozen and its features are computed once, as far as memory
+for them goes (`cltmlib.frozen`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,9 @@ from cltmlib.encoders import Batch, encode
 from cltmlib.errors import InputError
 from cltmlib.frozen import FrozenFeatures
 
-VERSION = 1
+# Raised (the first entry) whenever the same training would give another result; the rest decides results too: how text
+# is normalised, in training and in scoring, and how the search with an n-gram goes.
+VERSION = [1, wer.NORMALISER, [ctc.BEAM_WIDTH, ctc.LEAST_PROBABILITY, ctc.LM_WEIGHT, ctc.SYMBOL_BONUS]]
 PERFORMANCE, PERFORMANCE_NAME, CHANCE = "accuracy", "1 \N{MINUS SIGN} WER", 0.0  # chance: recognising nothing
 COLUMNS = ("sentence",)
 OPTIONS = ("vocabulary", "epochs", "trained", "head_learning_rate", "ngram_order")
@@ -90,13 +93,15 @@ class Recogniser(nn.Module):
         """CTC loss over the length of the transcript, averaged over the clips.
 
         Choice: a transcript that needs more symbols than its clip has frames has no path and adds nothing. Computed on
-        the CPU, since the gradient of the CUDA version is not repeatable.
+        the CPU, since the gradient of the CUDA version is not repeatable, and handed back on the model's device, where
+        the loss of float16 is scaled.
         """
         log_probs, n_frames = self(batch)
         targets = [torch.tensor(self.symbols(row["sentence"]), dtype=torch.long) for row in rows]
         lengths = torch.tensor([len(target) for target in targets])
-        log_probs = log_probs.cpu().transpose(0, 1)  # (frame, batch, symbol)
-        return ctc_loss(log_probs, torch.cat(targets), n_frames.cpu(), lengths, zero_infinity=True)
+        on_cpu = log_probs.cpu().transpose(0, 1)  # (frame, batch, symbol)
+        loss = ctc_loss(on_cpu, torch.cat(targets), n_frames.cpu(), lengths, zero_infinity=True)
+        return loss.to(log_probs.device)
 
     def symbols(self, sentence: str) -> list[int]:
         """The characters of a normalised transcript that the vocabulary has."""
