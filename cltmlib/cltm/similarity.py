@@ -66,7 +66,8 @@ def _hsic(k: np.ndarray, m: np.ndarray) -> float:
 def cka_matrix(embeddings: np.ndarray, languages: Sequence[str], sentence_ids: Sequence[str]) -> pd.DataFrame:
     """`linear_cka` of every two languages over the sentences that both have; rows and columns = languages.
 
-    Where a language has several clips of a sentence, their mean counts. NaN for fewer than 4 common sentences; 1 on the diagonal.
+    Where a language has several clips of a sentence, their mean counts. NaN for fewer than 4 common sentences; 1 on
+    the diagonal.
 
     Args:
         embeddings: (clip, dim).

@@ -1,12 +1,13 @@
 """Sets of so many utterances, for tasks that need no label of the speaker, such as speech recognition."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
 
 from cltmlib.errors import InputError
-from cltmlib.subsets.classes import ByClass, _parts, _samples_per_speaker
+from cltmlib.subsets.classes import ByClass, _n_able, _parts, _samples_per_speaker
 from cltmlib.subsets.pool import Subsets, train_clips
 
 _ONLY = ("train",)  # the one class: `train_clips` has the clips of this split alone
@@ -19,7 +20,7 @@ class ByUtterance:
     It is `ByClass` with the split as the only class: no speaker is in two of a language's D_i, D'_i and test set.
 
     Attributes:
-        samples_per_speaker: a divisor of every size; None takes the smallest that all languages can serve.
+        samples_per_speaker: a divisor of every size; None takes the smallest that all languages can serve together.
         max_test_samples: cap of a test set; takes one clip of every speaker, then a second, and so on.
         most: language -> its largest set; its curve has no larger size. Other languages have all sizes.
     """
@@ -47,9 +48,7 @@ class ByUtterance:
             ({key: of for key, of in clips.items() if sizes_of[key[0]] == own}, own)
             for own in dict.fromkeys(sizes_of.values())
         ]
-        k = self.samples_per_speaker or max(_samples_per_speaker(of, own, None, n_sets=1) for of, own in groups)
-        for of, own in groups:  # what one group of languages wants need not suit another
-            _samples_per_speaker(of, own, k, n_sets=1)
+        k = _common_samples_per_speaker(groups, self.samples_per_speaker)
         parts = {(seed, i): _parts(clips[i, _ONLY[0]], k, seed, i, _ONLY[0]) for seed in seeds for i in languages}
         return {
             seed: {
@@ -62,6 +61,38 @@ class ByUtterance:
     def tests(self, table: pd.DataFrame, languages: Sequence[str]) -> dict[str, tuple[str, ...]]:
         """Language -> test clips, the same for all seeds."""
         return ByClass(None, self.max_test_samples, ("test",), "split").tests(table, languages)
+
+
+def _common_samples_per_speaker(groups: Sequence[tuple[Mapping, Sequence[int]]], wanted: int | None) -> int:
+    """The smallest k that divides all sizes and that every group, clips of some languages and their sizes, can serve.
+
+    Raises:
+        InputError: a group has too little data: for any k, or for those that the sizes of all groups allow.
+    """
+    if wanted:
+        for of, own in groups:
+            _samples_per_speaker(of, own, wanted, n_sets=1)
+        return wanted
+    for of, own in groups:
+        _samples_per_speaker(of, own, None, n_sets=1)  # names a language that has too little whatever k
+    common = math.gcd(*(n for _, own in groups for n in own))
+    failing = {}
+    for k in (k for k in range(1, common + 1) if common % k == 0):
+        failing[k] = [
+            (*key, max(own), _n_able(by_speaker, k))
+            for of, own in groups
+            for key, by_speaker in of.items()
+            if _n_able(by_speaker, k) < max(own) // k
+        ]
+        if not failing[k]:
+            return k
+    k = min(failing, key=lambda k: len(failing[k]))
+    language, split, n, n_able = failing[k][0]
+    raise InputError(
+        f"Language {language!r} has too little data for a set of {n} clips with as many clips of each speaker as in "
+        f"the other languages, of all numbers that divide the sizes: with {k} it needs {n // k} speakers, and {n_able} "
+        f"of its {split} split have so many. Give smaller sizes, or leave this language out."
+    )
 
 
 def halves(
