@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 
 from cltmlib import corpora, subsets
 from cltmlib.corpora import sentences
 from cltmlib.encoders import Encoder
+from cltmlib.errors import InputError
 from cltmlib.frozen import FrozenFeatures
 from cltmlib.subsets import Prepared
 from cltmlib.subsets.pool import shuffled
@@ -24,6 +26,9 @@ from cltmlib.wer import normalise_text
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+
+DEV_CLIPS = 200  # of a language at most, that languages are compared by before any training
 
 
 def corpus(params: Mapping) -> "Dataset":
@@ -51,24 +56,38 @@ def prepare(corpus: "Dataset", params: Mapping, store_directory: str | PathLike)
     and 2N too.
 
     Raises:
-        InputError: as `cltmlib.subsets.prepare`.
+        InputError: as `cltmlib.subsets.prepare`; a language has no dev clip.
     """
+    dev = _dev_clips(corpora.frame(corpus), min(params["max_test_samples"] or DEV_CLIPS, DEV_CLIPS))
+    _require_dev_clips(dev, params["languages"])
     n = params["recognition_n_samples"][0]
     most = {i: 2 * n for i in params["languages"] if i not in params["high_resource_languages"]}
     design = subsets.ByUtterance(params["samples_per_speaker"], params["max_test_samples"], most)
-    return subsets.prepare(
+    data = subsets.prepare(
         corpus, params["languages"], params["recognition_n_samples"], params["seeds"], store_directory, design,
-        also=_dev_clips(corpora.frame(corpus), params["max_test_samples"]), min_seconds=params["min_seconds"],
+        also=dev, min_seconds=params["min_seconds"],
     )  # fmt: skip
+    _require_dev_clips(data.utterances, params["languages"])  # of those drawn, unusable ones are left out
+    return data
 
 
-def _dev_clips(table: pd.DataFrame, most: int | None) -> pd.DataFrame:
+def _require_dev_clips(table: pd.DataFrame, languages: Sequence[str]) -> None:
+    having = set(table.loc[table["split"] == "dev", "language"])
+    for language in languages:
+        if language not in having:
+            raise InputError(
+                f"Language {language!r} has no usable dev clip, by which languages are compared before any training: "
+                "leave it out, or give it some (the synthetic corpus needs speakers_per_language of 8 or more)."
+            )
+
+
+def _dev_clips(table: pd.DataFrame, most: int) -> pd.DataFrame:
     """Dev clips, at most so many of each language: the sentences in one order, so that parallel ones are together."""
     table = table[table["split"] == "dev"]
     names = table["sentence_id"].fillna(table["utterance_id"])
     rank = {name: k for k, name in enumerate(shuffled(set(names), 0))}
     table = table.assign(rank=names.map(rank)).sort_values(["rank", "utterance_id"])
-    return table.groupby("language").head(most or len(table)).drop(columns="rank").sort_index()
+    return table.groupby("language").head(most).drop(columns="rank").sort_index()
 
 
 def training_transcripts(data: Prepared) -> list[str]:
@@ -79,11 +98,17 @@ def training_transcripts(data: Prepared) -> list[str]:
     return data.utterances.loc[sorted(ids), "sentence"].tolist()
 
 
-def representation(data: Prepared, encoder: Encoder) -> tuple[np.ndarray, pd.DataFrame]:
-    """Dev clips in all layers of the encoder before it is trained: means over frames, (clip, layer, dim), and rows."""
+def representation(data: Prepared, encoder: Encoder, device: str = "cpu") -> tuple[np.ndarray, pd.DataFrame]:
+    """Dev clips in all layers of the encoder before it is trained: means over frames, (clip, layer, dim), and rows.
+
+    Of a ``random:`` encoder these are the weights that trainings of the first seed start from.
+    """
     rows = data.utterances[data.utterances["split"] == "dev"]
     rows = rows.assign(sentence_id=rows["sentence_id"].fillna(pd.Series(rows.index, rows.index)))
-    features = FrozenFeatures(encoder.fresh_model())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(next(iter(data.subsets)))
+        model = encoder.fresh_model().to(device)
+    features = FrozenFeatures(model)
     return features.means(list(rows.index), data.store, encoder.feature_extractor), rows
 
 
@@ -255,8 +280,14 @@ def _difference(first: pd.DataFrame, second: pd.DataFrame, column: str = "gain")
     }
 
 
-def answer(table: pd.DataFrame) -> str:
-    """What the rows of `comparisons` say: first the question of the study, then one line for each row."""
+def answer(table: pd.DataFrame, by_metric: pd.DataFrame, scripts: Mapping[str, str]) -> str:
+    """What the rows of `comparisons` say: the question of the study, a line for each row, how far the intervals go.
+
+    Args:
+        table: from `comparisons`.
+        by_metric: the same questions asked of several rates, to count the intervals.
+        scripts: as there.
+    """
     first, share = table.iloc[0], table.iloc[1]
     verdicts = {"in points": first, "as a share of the errors": share}
     parts = []
@@ -275,8 +306,21 @@ def answer(table: pd.DataFrame) -> str:
         verdict = "not told apart"
         if row["told_apart"]:
             verdict = "the first gain more" if row["difference"] > 0 else "the second gain more"
-        lines.append(f"- {question}: {numbers}{interval}: {verdict}.")
+        limits = f" ({_limits(scripts)})" if "same script" in question else ""
+        lines.append(f"- {question}: {numbers}{interval}: {verdict}{limits}.")
+    n, n_apart = int(by_metric["lower"].notna().sum()), int(by_metric["told_apart"].sum())
+    lines.append(
+        f"Intervals are over seeds, in these {len(scripts)} languages. Of the {n} of all rates, uncorrected for their "
+        f"number, {n_apart} exclude zero."
+    )
     return "\n".join(lines)
+
+
+def _limits(scripts: Mapping[str, str]) -> str:
+    counts = Counter(scripts.values())
+    n_pairs = {script: n * (n - 1) // 2 for script, n in counts.items() if n > 1}
+    pairs = " and ".join(f"{n} {script.title()} pair{'s' if n > 1 else ''}" for script, n in n_pairs.items())
+    return f"over seeds, in these {len(scripts)} languages; with {pairs} it cannot be generalised to scripts"
 
 
 def scripts(utterances: pd.DataFrame) -> dict[str, str]:

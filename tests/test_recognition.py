@@ -421,6 +421,44 @@ def test_too_little_data_names_the_language():
     assert ByUtterance(most={"ru": 4}).curves(few, ["ca", "ru"], [4, 8], [0])[0]["ru"].keys() == {4}
 
 
+def speakers_with(**n_clips):
+    """Language -> the train clips of each of its speakers."""
+    rows = [
+        {"utterance_id": f"{i}/{s}/{k}", "language": i, "speaker": f"{i}{s}", "split": "train"}
+        for i, counts in n_clips.items()
+        for s, count in enumerate(counts)
+        for k in range(count)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_clips_per_speaker_are_the_fewest_that_all_languages_can_serve_together():
+    # ca needs all of its 4 speakers for 16 clips; ru could do with fewer clips of each of its 8
+    table = speakers_with(ca=[6] * 4, ru=[6] * 8)
+    design = ByUtterance(most={"ru": 8})
+    sets = design.curves(table, ["ca", "ru"], [4, 8, 16], [0])[0]
+    speaker = table.set_index("utterance_id")["speaker"]
+    assert {tuple(speaker[list(ids)].value_counts().unique()) for of in sets.values() for ids in of.values()} == {(4,)}
+    # alone, ru would take 1 clip of each of 8 speakers; with the 2 that ca needs it has too few: 4 serves both
+    table = speakers_with(ca=[2] * 8 + [4] * 4, ru=[1] * 8 + [4] * 2)
+    sets = ByUtterance(most={"ru": 8}).curves(table, ["ca", "ru"], [4, 8, 16], [0])[0]
+    speaker = table.set_index("utterance_id")["speaker"]
+    assert {tuple(speaker[list(ids)].value_counts().unique()) for of in sets.values() for ids in of.values()} == {(4,)}
+
+
+def test_no_message_blames_clips_per_speaker_that_nobody_gave():
+    apart = speakers_with(ca=[1] * 16, ru=[4] * 2)  # either can, but not with the same number
+    with pytest.raises(InputError, match="Language 'ru' has too little data for a set of 8 clips") as found:
+        ByUtterance(most={"ru": 8}).curves(apart, ["ca", "ru"], [4, 8, 16], [0])
+    assert "with 1 it needs 8 speakers, and 2 of its train split have so many" in str(found.value)
+    odd = speakers_with(ca=[1] * 18, ru=[4] * 2)  # ru alone could give 4 of each, which does not divide 18
+    with pytest.raises(InputError) as found_odd:
+        ByUtterance(most={"ru": 8}).curves(odd, ["ca", "ru"], [4, 8, 18], [0])
+    with pytest.raises(InputError, match="n_samples=0, 4: give sizes of at least 1") as found_none:
+        ByUtterance().curves(apart, ["ca"], [0, 4], [0])
+    assert all("samples_per_speaker" not in str(error.value) for error in (found, found_odd, found_none))
+
+
 # Levels of data ------------------------------------------------------------------------------------------------------
 
 
@@ -462,10 +500,16 @@ def test_gains_and_comparisons_are_those_counted_by_hand(levels):
     half = 12.706204736 * 0.0005  # Student's t with one degree of freedom; standard error of 0.012 and 0.013
     np.testing.assert_allclose(grown[["lower", "upper"]].astype(float), [0.0125 - half, 0.0125 + half], rtol=1e-6)
     assert grown["told_apart"]
-    words = resource_levels.answer(table).splitlines()
+    both = pd.concat({"wer": table, "cer": table})
+    words = resource_levels.answer(table, both, {"ca": "LATIN", "ru": "CYRILLIC"}).splitlines()
     assert "difference +0.012 in all 2 seeds: not told apart" in words[1]
     assert "difference +0.013 [+0.006, +0.019] over 2 seeds: the first gain more" in words[5]
-    assert words[-1].endswith("there are no such pairs here.")
+    assert words[-2].endswith("there are no such pairs here.")
+    n, n_apart = 2 * table["lower"].notna().sum(), 2 * table["told_apart"].sum()
+    assert 0 < n_apart < n and words[-1] == (
+        f"Intervals are over seeds, in these 2 languages. Of the {n} of all rates, uncorrected for their number, "
+        f"{n_apart} exclude zero."
+    )
     figure = figures.resource_gains(gains, ["ru"], ["ca"], "1 - WER")
     assert_legible(figure)
     lines = [container.lines[0].get_ydata().tolist() for axes in figure.axes for container in axes.containers]
@@ -484,7 +528,21 @@ def test_one_seed_has_no_interval():
     ).assign(share=0.0)
     table = resource_levels.comparisons(gains, ["ca"], ["es"], {"ca": "R", "es": "R"}, {"ca": "L", "es": "L"})
     assert np.isnan(table["lower"]).all() and not table["told_apart"].any()
-    assert "difference +0.200 in one seed: not told apart" in resource_levels.answer(table)
+    words = resource_levels.answer(table, table, {"ca": "LATIN", "es": "LATIN"})
+    assert "difference +0.200 in one seed: not told apart" in words and "Of the 0 of all rates" in words
+
+
+def test_the_answer_says_how_few_pairs_a_claim_on_scripts_rests_on():
+    scripts = {"ca": "LATIN", "es": "LATIN", "pl": "LATIN", "ru": "CYRILLIC", "ky": "CYRILLIC", "ug": "ARABIC"}
+    rows = [(i, j, 4, 4, seed, 0.1 + 0.01 * seed) for i in scripts for j in scripts if i != j for seed in (0, 1)]
+    gains = pd.DataFrame(rows, columns=["target", "donor", "own", "given", "seed", "gain"]).assign(share=0.0)
+    gains["gain"] += 0.1 * (gains["target"].map(scripts) == gains["donor"].map(scripts)) * (1 + 0.1 * gains["seed"])
+    table = resource_levels.comparisons(gains, ["ca"], ["es"], dict.fromkeys(scripts, "R"), scripts)
+    (line,) = [line for line in resource_levels.answer(table, table, scripts).splitlines() if "script" in line]
+    assert line.endswith(
+        "over 2 seeds: the first gain more (over seeds, in these 6 languages; with 3 Latin pairs and 1 Cyrillic pair "
+        "it cannot be generalised to scripts)."
+    )
 
 
 @pytest.mark.parametrize("n_seeds", [2, 3])
@@ -506,6 +564,17 @@ def test_planned_work_is_that_of_the_trainings(n_seeds):
     n_evaluated = sum(len(ids) for training in every for ids in training.test.values())
     assert work.n_trainings == len(every) and work.n_evaluated == n_evaluated
     assert work.n_trained == 3 * sum(len(training.train) for training in every)
+
+
+@pytest.mark.parametrize("trained", ["head", "all"])
+def test_the_search_with_an_ngram_is_planned(trained):
+    def work(**changes):
+        return planning._WORK["07_asr_cltm"](params.resolve("07_asr_cltm", {**SMOKE, "trained": trained, **changes}))
+
+    greedy = work(ngram_order=None)
+    for kind, (step, test) in work().seconds_per_clip.items():
+        assert (step, test - planning.NGRAM_SECONDS_PER_CLIP[kind]) == pytest.approx(greedy.seconds_per_clip[kind])
+    assert "n-gram" in work().text and "n-gram" not in greedy.text
 
 
 def test_a_long_clip_is_left_out_and_not_cut(monkeypatch):
@@ -652,9 +721,68 @@ def test_prepare_decodes_parallel_dev_clips_and_caps_the_sets(monkeypatch):
     ids = dev.groupby("language")["sentence_id"].agg(frozenset)
     assert len(set(ids)) == 1 and dev.groupby("language").size().eq(4).all() and set(dev["split"]) == {"dev"}
     seen = {}
-    monkeypatch.setattr(subsets, "prepare", lambda *arguments, **options: seen.update(design=arguments[5]))
+
+    def prepared(*arguments, also, **options):
+        seen.update(design=arguments[5], also=also)
+        return Prepared(None, {}, {}, table.set_index("utterance_id"), pd.DataFrame())
+
+    monkeypatch.setattr(subsets, "prepare", prepared)
     from cltmlib import corpora
 
     resource_levels.prepare(corpora.from_rows(table), params.load("07_asr_cltm", SMOKE), "nowhere")
     n = SMOKE["recognition_n_samples"][0]
     assert seen["design"].most == {"ca": 2 * n, "ru": 2 * n}
+    assert seen["also"].groupby("language").size().eq(SMOKE["max_test_samples"]).all()
+
+
+@pytest.mark.parametrize(("cap", "n_dev"), [(None, 200), (1000, 200), (5, 5)])
+def test_languages_are_compared_by_so_many_dev_clips_at_most(monkeypatch, cap, n_dev):
+    from cltmlib import corpora
+
+    table = utterance_rows(["ca", "es", "ru"], n_speakers=10, n_clips=30, splits=("dev",))
+    seen = {}
+
+    def prepared(*arguments, also, **options):
+        seen.update(also=also)
+        return Prepared(None, {}, {}, also, pd.DataFrame())
+
+    monkeypatch.setattr(subsets, "prepare", prepared)
+    cfg = params.load("07_asr_cltm", {**SMOKE, "max_test_samples": cap})
+    resource_levels.prepare(corpora.from_rows(table), cfg, "nowhere")
+    assert seen["also"].groupby("language").size().tolist() == [n_dev] * 3
+
+
+def test_a_language_without_dev_clips_is_named_before_anything_is_drawn(monkeypatch):
+    from cltmlib import corpora
+
+    table = utterance_rows(["ca", "es", "ru"], n_speakers=2, n_clips=3)
+    few = table[(table["language"] != "es") | (table["split"] != "dev")]
+    cfg, message = params.load("07_asr_cltm", SMOKE), "Language 'es' has no usable dev clip"
+    monkeypatch.setattr(subsets, "prepare", None)
+    with pytest.raises(InputError, match=message):
+        resource_levels.prepare(corpora.from_rows(few.reset_index(drop=True)), cfg, "nowhere")
+    left = Prepared(None, {}, {}, few, pd.DataFrame())  # all of them were found unusable
+    monkeypatch.setattr(subsets, "prepare", lambda *arguments, **options: left)
+    with pytest.raises(InputError, match=message):
+        resource_levels.prepare(corpora.from_rows(table), cfg, "nowhere")
+
+
+def test_a_small_synthetic_corpus_has_no_dev_clips_and_says_so(monkeypatch):
+    monkeypatch.setattr(subsets, "prepare", None)
+    cfg = params.load("07_asr_cltm", {**SMOKE, "speakers_per_language": 6, "utterances_per_speaker": 2})
+    with pytest.raises(InputError, match=r"'ca' has no usable dev clip.*speakers_per_language of 8 or more"):
+        resource_levels.prepare(resource_levels.corpus(cfg), cfg, "nowhere")
+
+
+def test_the_representation_of_a_random_encoder_is_that_of_the_first_seed(data, encoder):
+    from dataclasses import replace
+
+    shown = replace(data, utterances=data.utterances.assign(split="dev").iloc[:3])
+    random = replace(encoder, random_init=True)
+    state = torch.random.get_rng_state()
+    found = [resource_levels.representation(shown, random)[0] for _ in range(2)]
+    assert torch.equal(state, torch.random.get_rng_state())
+    np.testing.assert_array_equal(*found)
+    torch.manual_seed(0)
+    first = frozen.FrozenFeatures(random.fresh_model())
+    np.testing.assert_array_equal(found[0], first.means(list(shown.utterances.index), shown.store, EXTRACTOR))
