@@ -218,7 +218,9 @@ def test_recognition_tables_hold_what_the_plan_says(other_smokes):
     assert len(gains) == 2 * n_seeds * (n * (n - 1) // 2 + 2)
     assert n_stored(folder / "runs.sqlite")[0] == n_seeds * (2 * n + n * (n - 1) // 2 + 1 + 2 + 1)
     record = json.loads((folder / "run.json").read_text())
-    assert "lower case" in record["normaliser"] and len(record["answer"].splitlines()) == 8
+    assert "lower case" in record["normaliser"] and len(record["answer"].splitlines()) == 9
+    modes = pd.read_csv(folder / "frozen_and_tuned.csv")
+    assert set(modes["metric"]) == set(rates["metric"]) == {"wer", "cer", "wer_ngram", "cer_ngram"}
 
 
 def test_the_mini_profile_of_recognition_covers_what_it_promises():

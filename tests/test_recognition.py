@@ -507,13 +507,26 @@ def test_gains_and_comparisons_are_those_counted_by_hand(levels):
     assert words[-2].endswith("there are no such pairs here.")
     n, n_apart = 2 * table["lower"].notna().sum(), 2 * table["told_apart"].sum()
     assert 0 < n_apart < n and words[-1] == (
-        f"Intervals are over seeds, in these 2 languages. Of the {n} of all rates, uncorrected for their number, "
-        f"{n_apart} exclude zero."
+        f"Intervals are over seeds, in these 2 languages; of all rates together {n_apart} of {n}, not corrected for "
+        "their number, exclude zero."
     )
     figure = figures.resource_gains(gains, ["ru"], ["ca"], "1 - WER")
     assert_legible(figure)
     lines = [container.lines[0].get_ydata().tolist() for axes in figure.axes for container in axes.containers]
     np.testing.assert_allclose(lines, [[0.004, 0.008, 0.0165], [0.004, 0.004, 0.0045]])
+
+
+def test_no_two_pairs_of_languages_look_the_same():
+    low, high = [f"l{k}" for k in range(4)], [f"h{k}" for k in range(5)]
+    rows = [(*pair, *sizes, s, 0.1) for i in low for j in high for s in (0, 1)
+            for pair, sizes in (((i, j), (4, 8)), ((j, i), (8, 4)), ((i, j), (4, 4)), ((j, i), (4, 4)))]  # fmt: skip
+    gains = pd.DataFrame(rows, columns=["target", "donor", "own", "given", "seed", "gain"])
+    figure = figures.resource_gains(gains, low, high, "1 - WER")
+    assert_legible(figure)
+    for axes in figure.axes:
+        drawn = {container.lines[0] for container in axes.containers}
+        looks = {(line.get_color(), line.get_linestyle(), line.get_marker()) for line in drawn}
+        assert len(drawn) == len(looks) == 20
 
 
 def test_one_seed_has_no_interval():
@@ -529,7 +542,7 @@ def test_one_seed_has_no_interval():
     table = resource_levels.comparisons(gains, ["ca"], ["es"], {"ca": "R", "es": "R"}, {"ca": "L", "es": "L"})
     assert np.isnan(table["lower"]).all() and not table["told_apart"].any()
     words = resource_levels.answer(table, table, {"ca": "LATIN", "es": "LATIN"})
-    assert "difference +0.200 in one seed: not told apart" in words and "Of the 0 of all rates" in words
+    assert "difference +0.200 in one seed: not told apart" in words and "together 0 of 0, not corrected" in words
 
 
 def test_the_answer_says_how_few_pairs_a_claim_on_scripts_rests_on():

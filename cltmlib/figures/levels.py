@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from cltmlib.figures.interval import n_samples_axis
@@ -11,6 +12,7 @@ from cltmlib.figures.layout import Foot, place_in_inches, require_columns, text_
 from cltmlib.figures.style import PAGE_IN, StudyFigure, style
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#404040", "#882255")
+_LINES, _MARKERS = ("-", "--", ":", "-."), "os^D"  # for pairs beyond the colours
 _SOURCES = {"ours": {"marker": "o", "color": "#0072B2"}, "published": {"marker": "D", "color": "#D55E00"}}
 
 
@@ -34,17 +36,11 @@ def resource_gains(
     Raises:
         InputError: a column is missing, or there is no gain between a low- and a high-resource language.
     """
-    require_columns(gains, ["target", "donor", "own", "given", "seed", "gain"], "gains")
-    rich = gains[gains["target"].isin(low) & gains["donor"].isin(high) & (gains["own"] == gains["own"].min())]
-    poor = gains[gains["target"].isin(high) & gains["donor"].isin(low) & (gains["given"] == gains["given"].min())]
-    panels = (
-        (rich, "given", f"clips of the high-resource donor (target: {gains['own'].min()})"),
-        (poor, "own", f"own clips of the high-resource target (donor: {gains['own'].min()})"),
-    )
-    require_columns(rich, ["gain"], "gains between low- and high-resource languages")
-    pairs = sorted({(i, j) for i, j in zip(rich["target"], rich["donor"], strict=True)})
-    looks = {pair: _COLOURS[k % len(_COLOURS)] for k, pair in enumerate(pairs)}
-    keys = [Line2D([], [], color=colour, label=f"{i} and {j}") for (i, j), colour in looks.items()]
+    panels = _panels(gains, low, high)
+    helped = panels["low-resource targets"][0]
+    pairs = sorted({(i, j) for i, j in zip(helped["target"], helped["donor"], strict=True)})
+    looks = {pair: _look(k) for k, pair in enumerate(pairs)}
+    keys = [Line2D([], [], label=f"{i} and {j}", markersize=3, **look) for (i, j), look in looks.items()]
     n_seeds = gains["seed"].nunique()
     note = f"Line: a low- and a high-resource language; mean of {n_seeds} seeds, bar: ±1 standard error over seeds; "
     note += "above 0 the donor's clips help. Each point of one panel is the same training as that of the other."
@@ -54,19 +50,11 @@ def resource_gains(
         panel_in = (PAGE_IN - left_in - gap_in - 0.15) / 2
         figure = StudyFigure(figsize=(PAGE_IN, bottom_in + height_in + (0.55 if title else 0.3)))
         place, shared = place_in_inches(figure), None
-        names = ("low-resource targets", "high-resource targets")
-        for k, ((table, size, label), name) in enumerate(zip(panels, names, strict=True)):
+        for k, (name, (table, size, label)) in enumerate(panels.items()):
             rectangle = place(left_in + k * (panel_in + gap_in), bottom_in, panel_in, height_in)
             shared = axes = figure.add_axes(rectangle, sharey=shared)
             n_samples_axis(axes, sorted(table[size].unique()), {})
-            axes.axhline(0, color="0.6", linewidth=0.6, zorder=0)
-            for (target, donor), of_pair in table.groupby(["target", "donor"]):
-                pair = (target, donor) if target in low else (donor, target)
-                points = of_pair.groupby(size)["gain"].agg(["mean", "sem"])
-                axes.errorbar(
-                    points.index, points["mean"], points["sem"].fillna(0), color=looks[pair], marker="o", markersize=3,
-                    elinewidth=0.7, gid=f"{target} from {donor}",
-                )  # fmt: skip
+            _draw_gains(axes, table, size, looks)
             axes.set(xlabel=label)
             axes.set_title(name, fontsize=7, pad=3)
             axes.tick_params(labelleft=k == 0)
@@ -75,6 +63,38 @@ def resource_gains(
         foot.draw(figure)
         write_title(figure, title)
     return figure
+
+
+def _panels(gains: pd.DataFrame, low: Sequence[str], high: Sequence[str]) -> dict[str, tuple[pd.DataFrame, str, str]]:
+    """Title of a panel -> its gains, the column along its axis, the label of that."""
+    require_columns(gains, ["target", "donor", "own", "given", "seed", "gain"], "gains")
+    n = gains["own"].min()
+    rich = gains[gains["target"].isin(low) & gains["donor"].isin(high) & (gains["own"] == n)]
+    poor = gains[gains["target"].isin(high) & gains["donor"].isin(low) & (gains["given"] == n)]
+    require_columns(rich, ["gain"], "gains between low- and high-resource languages")
+    return {
+        "low-resource targets": (rich, "given", f"clips of the high-resource donor (target: {n})"),
+        "high-resource targets": (poor, "own", f"own clips of the high-resource target (donor: {n})"),
+    }
+
+
+def _look(k: int) -> dict[str, str]:
+    """Colour, line and marker of the k-th pair; no two of the first 128 look the same."""
+    n, m = len(_COLOURS), len(_LINES)
+    marker = _MARKERS[k // (n * m) % len(_MARKERS)]
+    return {"color": _COLOURS[k % n], "linestyle": _LINES[k // n % m], "marker": marker}
+
+
+def _draw_gains(axes: Axes, table: pd.DataFrame, size: str, looks: Mapping[tuple[str, str], Mapping]) -> None:
+    """One line per pair over the sizes of a column; ``looks`` are by (low, high) language."""
+    axes.axhline(0, color="0.6", linewidth=0.6, zorder=0)
+    for (target, donor), of_pair in table.groupby(["target", "donor"]):
+        look = looks[(target, donor) if (target, donor) in looks else (donor, target)]
+        points = of_pair.groupby(size)["gain"].agg(["mean", "sem"])
+        axes.errorbar(
+            points.index, points["mean"], points["sem"].fillna(0), markersize=3, elinewidth=0.7,
+            gid=f"{target} from {donor}", **look,
+        )  # fmt: skip
 
 
 def tasks_side_by_side(diagnostics: pd.DataFrame, labels: Mapping[str, str], title: str | None = None) -> StudyFigure:
@@ -106,16 +126,22 @@ def tasks_side_by_side(diagnostics: pd.DataFrame, labels: Mapping[str, str], tit
         place = place_in_inches(figure)
         for k, (column, label) in enumerate(labels.items()):
             axes = figure.add_axes(place(left_in + k * (panel_in + gap_in), bottom_in, panel_in, height_in))
-            for (task, source), value in diagnostics[column].dropna().items():
-                y = tasks.index(task) + (0.13 if source == "published" else -0.13)
-                look = {**_SOURCES[source], "markerfacecolor": "none" if source == "published" else None}
-                axes.plot(value, y, linestyle="none", markersize=4.5, gid=f"{task} {source}", **look)
-            low, high = axes.get_xlim()
-            axes.set(ylim=(len(tasks) - 0.5, -0.5), xlim=(min(0, low), 1.06 * max(1, high)), xlabel=label)
+            _draw_marks(axes, diagnostics[column].dropna(), tasks)
+            axes.set(xlabel=label)
             axes.set_yticks(np.arange(len(tasks)), tasks if k == 0 else [""] * len(tasks), fontsize=7)
-            axes.grid(axis="x", linewidth=0.3, color="0.85")
-            axes.set_axisbelow(True)
-            axes.spines[["top", "right"]].set_visible(False)
         foot.draw(figure)
         write_title(figure, title)
     return figure
+
+
+def _draw_marks(axes: Axes, values: pd.Series, tasks: Sequence[str]) -> None:
+    """One mark per task and source, the first task on top; the axis holds 0 and 1."""
+    for (task, source), value in values.items():
+        y = tasks.index(task) + (0.13 if source == "published" else -0.13)
+        look = {**_SOURCES[source], "markerfacecolor": "none" if source == "published" else None}
+        axes.plot(value, y, linestyle="none", markersize=4.5, gid=f"{task} {source}", **look)
+    low, high = axes.get_xlim()
+    axes.set(ylim=(len(tasks) - 0.5, -0.5), xlim=(min(0, low), 1.06 * max(1, high)))
+    axes.grid(axis="x", linewidth=0.3, color="0.85")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -6,7 +6,7 @@ A task is a module with
 - ``PERFORMANCE``: the metric that the transfer matrix uses, higher is better; ``PERFORMANCE_NAME``: the same in words;
   ``CHANCE``: what it is worth without learning;
 - ``COLUMNS``: what it reads of a clip's row besides the audio; these values are part of the key too;
-- ``OPTIONS``: names of the parameters that it alone reads, in a training's ``config``;
+- ``OPTIONS``: names of the parameters that it alone reads, in a training's ``config``; none that every training has;
 - ``model(encoder, rows, config)``: a module with ``loss(batch, rows)`` for a batch of training clips and their rows,
   and ``predict(batch)``, one row of numbers per clip; it may have ``parameter_groups(config)``, for learning rates of
   their own, and ``frozen_features`` (`cltmlib.frozen`), which batches hold in place of waveforms;
