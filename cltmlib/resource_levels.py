@@ -310,8 +310,8 @@ def answer(table: pd.DataFrame, by_metric: pd.DataFrame, scripts: Mapping[str, s
         lines.append(f"- {question}: {numbers}{interval}: {verdict}{limits}.")
     n, n_apart = int(by_metric["lower"].notna().sum()), int(by_metric["told_apart"].sum())
     lines.append(
-        f"Intervals are over seeds, in these {len(scripts)} languages. Of the {n} of all rates, uncorrected for their "
-        f"number, {n_apart} exclude zero."
+        f"Intervals are over seeds, in these {len(scripts)} languages; of all rates together {n_apart} of {n}, not "
+        "corrected for their number, exclude zero."
     )
     return "\n".join(lines)
 
