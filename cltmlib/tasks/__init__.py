@@ -2,7 +2,8 @@
 
 A task is a module with
 
-- ``VERSION``: raised whenever the same training would give another result; part of every training's key;
+- ``VERSION``: raised whenever the same training would give another result; part of every training's key. A number, or
+  a list of one and of constants that decide results;
 - ``PERFORMANCE``: the metric that the transfer matrix uses, higher is better; ``PERFORMANCE_NAME``: the same in words;
   ``CHANCE``: what it is worth without learning;
 - ``COLUMNS``: what it reads of a clip's row besides the audio; these values are part of the key too;
