@@ -1,7 +1,8 @@
 """The one fine-tuning loop of all tasks: what a worker of the sweep runs.
 
-Paper, Section 3.2: AdamW, constant learning rate, no weight decay, gradient norm clipped, one epoch, mixed precision on
-GPU, and the seed handed to initialisation, shuffling and batching.
+Paper, Section 3.2: AdamW, constant learning rate, no weight decay, gradient norm clipped, one epoch (as many as
+``epochs`` says where a task has that option), mixed precision on GPU, and the seed handed to initialisation, shuffling
+and batching.
 """
 
 import functools
@@ -50,7 +51,10 @@ class Worker:
     Args:
         task: name of the task.
         data: from `cltmlib.subsets.prepare`.
-        params: with encoder, encoder_revision, device, precision, batch_size and learning_rate.
+        params: with encoder, encoder_revision, device, precision, batch_size, learning_rate and the task's ``OPTIONS``.
+
+    Raises:
+        InputError: a clip or an option of the task is missing, or it does not fit the encoder.
     """
 
     def __init__(self, task: str, data: Prepared, params: Mapping):
@@ -70,15 +74,20 @@ class Worker:
             for column, value in row.items():
                 if not isinstance(value, str):
                     raise InputError(f"Clip {utterance!r} has no {column}, which task {task!r} needs; leave it out.")
-        self._config = {
+        config = {
             "task_version": module.VERSION,
             "encoder": self.encoder.fingerprint,
             "learning_rate": params["learning_rate"],
             "batch_size": params["batch_size"],
             "precision": params["precision"] if self.device != "cpu" else "float32",
             "device": self.device,  # results are repeatable on one kind of device only
-            **{name: params[name] for name in module.OPTIONS},
         }
+        for name in module.OPTIONS:
+            if name in (*config, "audio", "labels"):
+                raise InputError(f"Task {task!r} has an option {name!r}, which every training has: name it otherwise.")
+            if name not in params:
+                raise InputError(f"Task {task!r} wants parameter {name!r}, which is not given.")
+        self._config = {**config, **{name: params[name] for name in module.OPTIONS}}
 
     def config(self, utterances: Sequence[str]) -> dict:
         """`Training.config` of a training over these clips: hyper-parameters, encoder, digests of audio and labels."""
@@ -203,15 +212,25 @@ def run_training(
 
 def _train(model, training: Training, store, rows, encoder: Encoder, device: str) -> None:
     config = training.config
-    optimiser = torch.optim.AdamW(model.parameters(), config["learning_rate"], weight_decay=0.0, fused=True)
+    groups = model.parameter_groups(config) if hasattr(model, "parameter_groups") else model.parameters()
+    optimiser = torch.optim.AdamW(groups, config["learning_rate"], weight_decay=0.0, fused=True)
     scaler = gradient_scaler(device, config["precision"])
-    order = torch.randperm(len(training.train), generator=torch.Generator().manual_seed(training.seed)).tolist()
-    for begin in range(0, len(order), config["batch_size"]):
-        chosen = [training.train[k] for k in order[begin : begin + config["batch_size"]]]
-        batch = collate([store.waveform(u) for u in chosen], encoder.feature_extractor).to(device)
-        with autocast(device, config["precision"]):
-            loss = model.loss(batch, [rows[u] for u in chosen])
-        update(model, loss, optimiser, scaler)
+    generator = torch.Generator().manual_seed(training.seed)
+    for _ in range(config.get("epochs", 1)):
+        order = torch.randperm(len(training.train), generator=generator).tolist()
+        for begin in range(0, len(order), config["batch_size"]):
+            chosen = [training.train[k] for k in order[begin : begin + config["batch_size"]]]
+            batch = _inputs(model, chosen, store, encoder, device)
+            with autocast(device, config["precision"]):
+                loss = model.loss(batch, [rows[u] for u in chosen])
+            update(model, loss, optimiser, scaler)
+
+
+def _inputs(model: torch.nn.Module, utterances: Sequence[str], store: WaveformStore, encoder: Encoder, device: str):
+    """The clips as a batch of waveforms; of features for a model that has ``frozen_features``."""
+    if hasattr(model, "frozen_features"):
+        return model.frozen_features.batch(utterances, store, encoder.feature_extractor).to(device)
+    return collate([store.waveform(u) for u in utterances], encoder.feature_extractor).to(device)
 
 
 def gradient_scaler(device: str, precision: str) -> torch.amp.GradScaler:
@@ -264,8 +283,8 @@ def predict(
     n_samples = [round(seconds * store.sample_rate_hz) for seconds in store.duration_s(utterances)]
     predicted = [None] * len(utterances)
     for chosen in _batches_by_length(n_samples, EVALUATION_BATCH_SECONDS * store.sample_rate_hz):
-        waveforms = [store.waveform(utterances[k]) for k in chosen]  # read here: a test set may not fit into memory
-        batch = collate(waveforms, encoder.feature_extractor).to(device)
+        # Read here: a test set may not fit into memory.
+        batch = _inputs(model, [utterances[k] for k in chosen], store, encoder, device)
         with autocast(device, precision):
             rows = model.predict(batch).float().cpu().numpy()
         for k, row in zip(chosen, rows, strict=True):

@@ -53,11 +53,12 @@ class Parameter:
             "integer": "a whole number",
             "number": "a number",
             "language": 'a locale code such as "de"',
-            "languages": 'a list of at least two locale codes such as ["de", "ca"]',
+            "languages": f"a list of at least {'one locale code' if self.least == 1 else 'two locale codes'} such as "
+            '["de", "ca"]',
             "seeds": "a list of different whole numbers such as [0, 1, 2]",
             "sizes": "a list of rising whole numbers such as [8, 16, 32], or []",
         }[self.kind]
-        if self.least is not None and self.kind not in ("seeds", "sizes"):
+        if self.least is not None and self.kind not in ("seeds", "sizes", "languages"):
             words += f" of at least {self.least:g}"
         if self.above is not None:
             words += f" above {self.above:g}"
@@ -65,8 +66,14 @@ class Parameter:
 
 
 TABLE: dict[str, Parameter] = {
-    "corpus": Parameter("text", "where the speech comes from", choices=("common_voice", "fleurs", "synthetic")),
-    "corpus_dir": Parameter("text", "release folder of the corpus (LANG/train.tsv, LANG/clips/)", null=True),
+    "corpus": Parameter(
+        "text",
+        "where the speech comes from; common_voice+librispeech: English from LibriSpeech, the rest from Common Voice",
+        choices=("common_voice", "common_voice+librispeech", "fleurs", "librispeech", "synthetic"),
+    ),
+    "corpus_dir": Parameter(
+        "text", "folder of the corpus (LANG/train.tsv, LANG/clips/; LibriSpeech/), or of both", null=True
+    ),
     "languages": Parameter("languages", "Common Voice locale codes, in the order of the matrix"),
     "zero_shot_languages": Parameter("languages", "languages that are tested without having been trained"),
     "target_language": Parameter("language", "language of the translations"),
@@ -100,22 +107,22 @@ TABLE: dict[str, Parameter] = {
     "gender_n_samples": Parameter("sizes", "clips per gender at which gender recognition is measured", least=1),
     "speaker_n_samples": Parameter("sizes", "clips at which speaker verification is measured", least=2),
     "samples_per_speaker": Parameter(
-        "integer", "gender recognition: clips per speaker; null: as few as possible", least=1, null=True
+        "integer", "gender recognition, recognition: clips per speaker; null: as few as possible", least=1, null=True
     ),
     "speakers_per_sample": Parameter("number", "speaker verification: speakers in D_i over its clips", above=0),
-    "max_test_samples": Parameter("integer", "test clips per gender; null: all", least=1, null=True),
+    "max_test_samples": Parameter("integer", "test clips per gender (07: in all); null: all", least=1, null=True),
     "embedding_layers": Parameter("integer", "last hidden layers that an embedding averages", least=1),
     "trim_db": Parameter(
         "number", "leading and trailing silence so far below the peak is cut; null: kept", above=0, null=True
     ),
     "shared_languages": Parameter("languages", "languages that the same people speak; null: not compared", null=True),
     "min_seconds": Parameter("number", "shorter clips are left out", least=0.25),
-    "max_seconds": Parameter("number", "longer clips are cut to this (06: left out); null: never", above=0, null=True),
+    "max_seconds": Parameter("number", "longer clips are cut (06, 07: left out); null: never", above=0, null=True),
     "seeds": Parameter("seeds", "one replication of the whole matrix per seed", least=0),
     "device": Parameter("text", "where trainings run; auto: cuda if there is one", choices=("auto", "cpu", "cuda")),
     "precision": Parameter("text", "number format of the GPU's products", choices=("float32", "float16", "bfloat16")),
     "batch_size": Parameter("integer", "clips per step", least=1),
-    "learning_rate": Parameter("number", "learning rate of AdamW: constant, but the highest in 04 and 05", above=0),
+    "learning_rate": Parameter("number", "learning rate of AdamW: constant, in 04 and 05 the highest", above=0),
     "n_steps": Parameter("integer", "optimiser steps of each training (06: of exact training)", least=1),
     "warmup_steps": Parameter("integer", "steps over which the learning rate rises; then it falls to 0", least=0),
     "weight_decay": Parameter("number", "weight decay of AdamW", least=0),
@@ -138,6 +145,20 @@ TABLE: dict[str, Parameter] = {
     "executor": Parameter("text", "who runs the trainings", choices=("local", "ray")),
     "n_workers": Parameter("integer", "trainings at a time; null: one per core, one on a GPU", least=1, null=True),
     "output_dir": Parameter("text", "where tables and figures go; relative to the repository"),
+    # 07_asr_cltm
+    "low_resource_languages": Parameter("languages", "languages that have N clips of their own, at most 2N", least=1),
+    "high_resource_languages": Parameter(
+        "languages", "languages compared at every size with the low-resource ones; the others at N alone", least=1
+    ),
+    "recognition_n_samples": Parameter(
+        "sizes", "clips at which recognition is measured: N, 2N and more; N is that of the matrix", least=2
+    ),
+    "trained": Parameter("text", "what is trained: the head on a frozen encoder, or all", choices=("head", "all")),
+    "epochs": Parameter("integer", "how often a training goes through its clips", least=1),
+    "head_learning_rate": Parameter("number", "learning rate of the recogniser's head, constant", above=0),
+    "ngram_order": Parameter(
+        "integer", "order of the character n-gram of a second decoding; null: greedy only", least=1, null=True
+    ),
     # 05_potsa_ablations
     "n_queries": Parameter("integer", "query tokens of the Q-Former", least=1),
     "n_blocks": Parameter("integer", "blocks of the Q-Former", least=2),
@@ -183,6 +204,7 @@ _SPEECH_LLM = (
     "translation_steps", "stage_1_learning_rate", "n_steps", "warmup_steps", "alpha", "epsilon", "rho",
     "beta", "tau",
 )  # fmt: skip
+_LEVELS = ("low_resource_languages", "high_resource_languages")
 _SPEAKER = ("speakers_per_sample", "embedding_layers", "trim_db")
 
 NOTEBOOKS: dict[str, tuple[str, ...]] = {
@@ -200,6 +222,10 @@ NOTEBOOKS: dict[str, tuple[str, ...]] = {
         "corpus_seed", "n_clips", *_ENCODER, "feature_layer", "n_units", "n_phones", "min_seconds", "max_seconds",
         "seeds", "device", "output_dir",
     ),
+    "07_asr_cltm": (
+        *_CORPUS, *_LEVELS, *_ENCODER, "recognition_n_samples",
+        "samples_per_speaker", "trained", "epochs", "head_learning_rate", "ngram_order", *_CLIPS, *_RUN,
+    ),
 }  # fmt: skip
 
 _COMPARED = (
@@ -207,7 +233,15 @@ _COMPARED = (
     "03_sv_cltm",
     "05_potsa_ablations",
     "06_unsupervised_asr",
+    "07_asr_cltm",
 )  # notebooks that mean nothing with a single seed
+
+
+_FOLDERS = {  # corpora that are read from a folder of the user's: which, and an example
+    "common_voice": ("of your Common Voice release", "cv-corpus-22.0"),
+    "common_voice+librispeech": ("that holds your Common Voice release and LibriSpeech", "speech"),
+    "librispeech": ("LibriSpeech", "LibriSpeech"),
+}
 
 
 class Params(Mapping):
@@ -299,10 +333,16 @@ Correct or remove it and start again.
             f"Parameter 'corpus' of notebook {notebook} is {values['corpus']!r}: only FLEURS and the synthetic corpus "
             "have the parallel sentences that 05 needs, and FLEURS lacks the speakers that the others need."
         )
-    if values.get("corpus") == "common_voice" and values.get("corpus_dir") is None:
+    if values.get("corpus") in _FOLDERS and values.get("corpus_dir") is None:
+        folder, example = _FOLDERS[values["corpus"]]
         raise InputError(
-            "Parameter 'corpus_dir' is null: name the folder of your Common Voice release, for example with "
-            "-p corpus_dir cv-corpus-22.0 on the command line."
+            f"Parameter 'corpus_dir' is null: name the folder {folder}, for example with "
+            f"-p corpus_dir {example} on the command line."
+        )
+    if values.get("corpus") == "librispeech" and values.get("language") != "en":
+        raise InputError(
+            "Parameter 'corpus' is 'librispeech', which is English alone: take common_voice+librispeech for more "
+            "languages, or language en in notebook 06."
         )
     if values.get("corpus") == "synthetic" and values.get("corpus_dir") is not None:
         raise InputError(
@@ -311,6 +351,8 @@ Correct or remove it and start again.
         )
     if notebook == "05_potsa_ablations":
         _check_speech_llm(values)
+    if notebook == "07_asr_cltm":
+        _check_resource_levels(values)
     if notebook == "01_learning_curves" and not (values["gender_n_samples"] or values["speaker_n_samples"]):
         raise InputError("Parameters 'gender_n_samples' and 'speaker_n_samples' are both empty: give sizes for a task.")
     if notebook in _COMPARED and len(values["seeds"]) < 2:
@@ -360,6 +402,17 @@ def _check_speech_llm(values: Mapping[str, Any]) -> None:
         raise InputError(f"Parameter 'batch_size' is {values['batch_size']}: batches hold pairs, so make it even.")
     if values["rho"] > 1:
         raise InputError(f"Parameter 'rho' is {values['rho']}: it must be above 0 and at most 1.")
+
+
+def _check_resource_levels(values: Mapping[str, Any]) -> None:
+    low, high, sizes = (values[name] for name in (*_LEVELS, "recognition_n_samples"))
+    for name, codes in zip(_LEVELS, (low, high), strict=True):
+        if strange := [language for language in codes if language not in values["languages"]]:
+            raise InputError(f"Parameter {name!r} holds {strange[0]!r}, which is not among 'languages': add it there.")
+    if both := sorted(set(low) & set(high)):
+        raise InputError(f"Language {both[0]!r} is both low- and high-resource: name it in one of the two lists.")
+    if not sizes or 2 * sizes[0] not in sizes:
+        raise InputError(f"Parameter 'recognition_n_samples' is {list(sizes)}: it must begin with N and hold 2N.")
 
 
 def resolve(notebook: str, given: Mapping[str, Any]) -> Params:
@@ -568,8 +621,10 @@ def _language(name: str, language: Any) -> str:
 def _languages(name: str, value: Any) -> tuple[str, ...]:
     languages = [_language(name, language) for language in _items(name, value)]
     _refuse_repeats(name, languages)
-    if len(languages) < 2:
-        raise InputError(f"Parameter {name!r} is {languages}: give at least two languages.")
+    least = TABLE[name].least or 2
+    if len(languages) < least:
+        one = "one language" if least == 1 else "two languages"
+        raise InputError(f"Parameter {name!r} is {languages}: give at least {one}.")
     return tuple(languages)
 
 

@@ -17,6 +17,13 @@ SECONDS_PER_CLIP = {"cpu core": (3.0, 0.8), "GPU": (0.05, 0.015), "stand-in": (0
 WHISPER_SECONDS_PER_CLIP = {"cpu core": (17.0, 7.6), "GPU": (0.03, 0.03), "stand-in": (0.02, 0.01)}
 # Of `cltmlib.weighted_ce`, which loads torch; a test compares them.
 WHISPER_SYSTEMS, FISHER_CLIPS = 11, 20
+# Recognition with a frozen encoder, whose features are computed once as far as they are kept: a step is the head's
+# alone. The stand-in is measured, the others are guesses.
+HEAD_SECONDS_PER_CLIP = {"cpu core": (0.05, 0.8), "GPU": (0.02, 0.015), "stand-in": (0.0045, 0.01)}
+# The search with an n-gram, of a clip that is evaluated: on one core, whatever the encoder runs on. Measured with 250
+# frames and 120 symbols: 0.22 s where the outputs are peaked, 1.4 to 1.9 s where they are diffuse; taken between. The
+# stand-in's clips are shorter and have fewer symbols.
+NGRAM_SECONDS_PER_CLIP = {"cpu core": 1.0, "GPU": 1.0, "stand-in": 0.02}
 # The same for the speech LLM over cached encoder outputs, guesses but for the stand-in; and how many of the systems of
 # `cltmlib.potsa` there are and are compensated. A test compares them.
 SPEECH_LLM_SECONDS_PER_CLIP = {"cpu core": (60.0, 60.0), "GPU": (0.1, 0.3), "stand-in": (0.003, 0.002)}
@@ -199,6 +206,35 @@ def _of_unsupervised(params: Params) -> Work:
     return Work((), n_trainings, 0, 0, n_clips, text, seconds=seconds)
 
 
+def _of_recognition(params: Params) -> Work:
+    """The matrix at N, larger sets of high-resource languages alone and beside low-resource ones, the other mode."""
+    n, n_seeds, sizes = len(params.languages), len(params.seeds), params.recognition_n_samples
+    n_low, n_high, n_pairs = len(params.low_resource_languages), len(params.high_resource_languages), n * (n - 1) // 2
+    smallest, larger, largest = sizes[0], sizes[1:], [size for size in sizes if size > 2 * sizes[0]]
+    n_beside = n_low * n_high * len(larger)
+    n_alone = 2 * n + n_high * len(largest) + n_low  # n_low: once more in the other mode
+    clips = smallest * (3 * n + 2 * n_pairs + n_low) + n_high * sum(largest)
+    clips += n_low * n_high * sum(smallest + size for size in larger)
+    n_test = params.max_test_samples or TEST_CLIPS
+    seconds = HEAD_SECONDS_PER_CLIP if params.trained == "head" else SECONDS_PER_CLIP
+    text = (
+        f"{n_seeds} seeds x ({n} D_i + {n} D_i+D'_i + {n_pairs} pairs, {smallest} clips in D_i + "
+        f"{n_high * len(largest) + n_beside} with more clips + {n_low} in the other mode), {params.epochs} epochs"
+    )
+    if params.ngram_order:
+        seconds = {kind: (step, test + NGRAM_SECONDS_PER_CLIP[kind]) for kind, (step, test) in seconds.items()}
+        text += "; search with an n-gram, 0.2 to 1.9 s a test clip on one core (none with ngram_order null)"
+    return Work(
+        tasks=("recognition",),
+        n_trainings=n_seeds * (n_alone + n_pairs + n_beside),
+        n_trained=n_seeds * clips * params.epochs,
+        n_evaluated=n_seeds * (n_alone + 2 * n_pairs + 2 * n_beside) * n_test,
+        n_decoded=n_seeds * (2 * n * smallest + n_high * (sizes[-1] - 2 * smallest)) + 2 * n * n_test,
+        text=text,
+        seconds_per_clip=seconds,
+    )
+
+
 _WORK = {
     "01_learning_curves": _of_curves,
     "02_gr_cltm": lambda params: _of_matrix(params, "gender"),
@@ -206,6 +242,7 @@ _WORK = {
     "04_whisper_weighted_ce": _of_whisper,
     "05_potsa_ablations": _of_speech_llm,
     "06_unsupervised_asr": _of_unsupervised,
+    "07_asr_cltm": _of_recognition,
 }
 
 

@@ -173,6 +173,45 @@ def fleurs_folder(
     return root
 
 
+def librispeech_folder(
+    root: str | PathLike,
+    parts: Sequence[str] = ("train-clean-100", "train-clean-360", "dev-clean", "test-clean", "test-other"),
+    n_speakers: int = 2,
+    n_clips: int = 2,
+    seconds: float = 0.6,
+) -> Path:
+    """Write a small LibriSpeech in the layout of its archives, with tones for speech.
+
+    Args:
+        root: folder to make; the corpus is ``root/LibriSpeech``.
+        parts: its folders.
+        n_speakers: per part and gender; each reads one chapter.
+        n_clips: per speaker.
+        seconds: length of a clip.
+
+    Returns:
+        ``root/LibriSpeech``.
+    """
+    import soundfile
+
+    root = Path(root) / "LibriSpeech"
+    about = ["; Some pipe(|) separated metadata", ";ID  |SEX| SUBSET           |MINUTES| NAME"]
+    for number in range(2 * n_speakers * len(parts)):
+        part, gender = parts[number // (2 * n_speakers)], GENDERS[number % 2]
+        speaker, chapter = str(14 + 26 * number), str(7000 + number)
+        name = f"Reader {number} | {gender}"  # as that of speaker 60, "| CBW Simon", which holds a | too
+        about.append(f"{speaker:<4} | {gender[0].upper()} | {part:<16} | {10.0 + number:.2f} | {name}")
+        folder = root / part / speaker / chapter
+        folder.mkdir(parents=True)
+        lines = [f"{speaker}-{chapter}-{clip:04d} CHAPTER {number} IT WASN'T LINE {clip}" for clip in range(n_clips)]
+        (folder / f"{speaker}-{chapter}.trans.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        for clip, line in enumerate(lines):
+            tone = sine_utterance(seconds, PITCH_HZ[gender], seed=100 * number + clip)
+            soundfile.write(folder / f"{line.split()[0]}.flac", tone, 16000)
+    (root / "SPEAKERS.TXT").write_text("\n".join(about) + "\n", encoding="utf-8")
+    return root
+
+
 def _fleurs_row(config: str, split: str, sentence: int, recording: int, seconds: float) -> dict:
     import soundfile
 

@@ -162,7 +162,7 @@ def test_bad_input_is_named_in_one_sentence(release, tmp_path):
 
 def test_corpora_are_loaded_by_name_and_unknown_ones_are_named(release):
     assert len(load_corpus("common_voice", root=release, languages=["de"])) == 24
-    with pytest.raises(InputError, match=r"'comon_voice' is not known.*'common_voice', 'fleurs', 'synthetic'"):
+    with pytest.raises(InputError, match=r"'comon_voice' is not known.*'common_voice', .*'synthetic'"):
         load_corpus("comon_voice")
     with pytest.raises(InputError, match=r"'common_voice': missing a required argument: 'root'; it takes root, lang"):
         load_corpus("common_voice", languages=["de"])

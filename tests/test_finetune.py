@@ -18,6 +18,7 @@ from cltmlib.finetune import resolve_device, run_training
 from cltmlib.subsets import Prepared
 from cltmlib.sweep.plan import Training
 from cltmlib.tasks import gender
+from cltmlib.tasks.classification import metrics
 from cltmlib.testing import common_voice_folder
 from tests.test_encoders import EXTRACTOR, tiny_hubert
 
@@ -138,25 +139,49 @@ def test_float16_on_a_gpu_learns_as_well(encoder, store):
 def test_macro_f1_by_hand():
     """Female: tp 2, fp 1, fn 0 -> 0.8; male: tp 1, fp 0, fn 1 -> 2/3."""
     logits = np.array([[1, 0], [1, 0], [1, 0], [0, 1]])
-    result = gender.metrics(logits, np.array([0, 0, 1, 1]))
+    result = metrics(logits, np.array([0, 0, 1, 1]))
     assert result["f1_macro"] == pytest.approx((0.8 + 2 / 3) / 2)
     assert result["accuracy"] == 0.75
 
 
 def test_always_answering_one_class_scores_a_third():
-    result = gender.metrics(np.tile([1.0, 0.0], (10, 1)), np.arange(10) % 2)
+    result = metrics(np.tile([1.0, 0.0], (10, 1)), np.arange(10) % 2)
     assert result["f1_macro"] == pytest.approx(1 / 3)
 
 
 def test_a_task_that_is_not_there_is_named():
-    with pytest.raises(InputError, match="no task 'emotion'; choose among gender, speaker"):
-        tasks.task("emotion")
+    for name in ("emotion", "my_tasks.", ".emotion"):
+        with pytest.raises(InputError, match=f"no task '{name}'; choose among gender, speaker"):
+            tasks.task(name)
+    with pytest.raises(InputError, match=r"Task 'no_tasks\.emotion' cannot be imported \(No module named 'no_tasks'\)"):
+        tasks.task("no_tasks.emotion")
+
+
+@pytest.mark.parametrize(
+    ("last_line", "message"),
+    [
+        ("del CHANCE, evaluate", r"lacks CHANCE, evaluate: a task needs VERSION, PERFORMANCE, "),
+        ("COLUMNS = 'age'", r"COLUMNS is 'age'; make it a tuple of names"),
+        ("import no_such_package", r"cannot be imported \(No module named 'no_such_package'\)"),
+    ],
+)
+def test_a_module_of_ones_own_is_a_task_if_it_has_what_a_task_needs(tmp_path, monkeypatch, last_line, message):
+    whole = "from cltmlib.tasks.gender import *\nfrom cltmlib.tasks.gender import model, evaluate\n"
+    folder = tmp_path / f"tasks_{abs(hash(last_line))}"  # modules stay in memory: each case has its own
+    folder.mkdir()
+    (folder / "whole.py").write_text(whole)
+    (folder / "part.py").write_text(f"{whole}{last_line}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert tasks.task(f"{folder.name}.whole").PERFORMANCE == "f1_macro"
+    with pytest.raises(InputError, match=rf"Task '{folder.name}\.part'.* {message}"):
+        tasks.task(f"{folder.name}.part")
 
 
 @pytest.mark.parametrize("name", tasks.NAMES)
 def test_every_task_has_what_the_training_loop_reads(name):
     task = tasks.task(name)
-    assert isinstance(task.VERSION, int) and isinstance(task.PERFORMANCE, str)
+    number = task.VERSION[0] if isinstance(task.VERSION, list) else task.VERSION
+    assert isinstance(number, int) and isinstance(task.PERFORMANCE, str)
     assert all(isinstance(names, tuple) for names in (task.COLUMNS, task.OPTIONS))
     assert callable(task.model) and callable(task.evaluate)
 
@@ -193,6 +218,20 @@ def worker(store, encoder, monkeypatch):
 def test_a_clip_without_what_the_task_reads_is_named(worker, task, column, value):
     with pytest.raises(InputError, match=f"Clip 'xx/5' has no {column}, which task '{task}' needs; leave it out"):
         worker(task, **{"5": {column: value}})
+
+
+def test_an_option_that_is_not_given_is_named(worker, monkeypatch):
+    monkeypatch.setattr(gender, "OPTIONS", ("margin",))
+    with pytest.raises(InputError, match="Task 'gender' wants parameter 'margin', which is not given"):
+        worker()
+    assert worker(params={"margin": 2}).config(list(ROWS)[:2])["margin"] == 2
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "device", "task_version", "audio", "labels"])
+def test_an_option_with_the_name_of_what_every_training_has_is_refused(worker, monkeypatch, name):
+    monkeypatch.setattr(gender, "OPTIONS", (name,))
+    with pytest.raises(InputError, match=f"Task 'gender' has an option '{name}', which every training has"):
+        worker(params={name: 1e-3} if name in ("audio", "labels", "task_version") else None)
 
 
 def test_a_clip_without_speaker_is_no_obstacle_to_gender_recognition(worker):

@@ -20,6 +20,7 @@ SMOKE = params.read_profile("smoke", NOTEBOOK)
 OWN = {  # values of the parameters that other notebooks have
     "gender_n_samples": [2, 4], "speaker_n_samples": [6, 12], "speakers_per_sample": 0.25, "embedding_layers": 4,
     "trim_db": None, "shared_languages": ["de", "tr"], "gender_batch_size": None, "gender_learning_rate": None,
+    **params.read_profile("smoke", "07_asr_cltm"),
     **params.read_profile("smoke", "06_unsupervised_asr"), **params.read_profile("smoke", "04_whisper_weighted_ce"),
     "low_resource_language": "gl",
     **{k: v for k, v in params.read_profile("smoke", "05_potsa_ablations").items() if k in params._SPEECH_LLM},

@@ -176,6 +176,7 @@ def test_every_notebook_has_a_plan(three_notebooks, capsys):
         ["34", "0"],
         ["24", "0"],
         ["2410", "-"],
+        [str(5 * (9 + 9 + math.comb(9, 2) + 3 + 2 * 3 * 2 + 2)), "0"],
     ]
     assert "01_learning_curves: 10 seeds x 44 languages x 10 sizes." in notes
     assert "03_sv_cltm: 10 seeds x (44 D_i + 44 D_i+D'_i + 946 pairs), 1000 clips in D_i + 10 of all" in notes

@@ -34,18 +34,21 @@ from cltmlib.cltm.report import (
     mismatch_sentence,
     self_gain_sentence,
     stability_table,
+    tasks_table,
 )
 from cltmlib.cltm.seed_selection import (
     seed_selection_effect,
     seed_selection_on_null_data,
     select_seeds_by_outcome,
 )
+from cltmlib.cltm.similarity import CorrelationInterval, cka_matrix, correlation_interval, layer_similarity, linear_cka
 
 __all__ = [
     "PUBLISHED_NAMES",
     "PUBLISHED_STABILITY",
     "BootstrapStandardError",
     "ConfidenceIntervals",
+    "CorrelationInterval",
     "DistanceTransferCorrelation",
     "DynamicInterval",
     "SignCalls",
@@ -57,7 +60,9 @@ __all__ = [
     "change_sentence",
     "choose_donors",
     "chosen_n_samples",
+    "cka_matrix",
     "confidence_intervals",
+    "correlation_interval",
     "correlation_sentence",
     "cross_lingual_transfer_matrix",
     "diagnostics",
@@ -66,6 +71,8 @@ __all__ = [
     "dynamic_interval",
     "families",
     "language_cost",
+    "layer_similarity",
+    "linear_cka",
     "load_published",
     "mismatch_sentence",
     "mismatch_table",
@@ -82,5 +89,6 @@ __all__ = [
     "stability_table",
     "table_1",
     "table_2",
+    "tasks_table",
     "transfer_change",
 ]

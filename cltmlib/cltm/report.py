@@ -1,5 +1,9 @@
 """The tables and sentences that the notebooks show of a matrix, ours beside the paper's."""
 
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
@@ -17,6 +21,7 @@ DIAGNOSTIC_NAMES = {
     "cos_rows": "cos_rows, Eq. (5): 1 is equal donor profiles",
     "intra_family_pos": "intra-family+: share of positive mass inside families",
 }
+_TASKS = {"gender": "gr_mhubert", "speaker": "sv_mhubert", "recognition": "asr_mhubert"}
 _STABILITY_NAMES = {
     "se_median": "median standard error of a cell",
     "se_mean": "mean standard error of a cell",
@@ -44,6 +49,27 @@ def beside_the_paper(ours: pd.Series, published: str) -> pd.DataFrame:
     theirs = diagnostics(load_published(published), families())
     table = pd.DataFrame({"ours": ours, "published cells": theirs}).loc[list(DIAGNOSTIC_NAMES)]
     return table.rename(index=DIAGNOSTIC_NAMES)
+
+
+def tasks_table(ours: Mapping[str, pd.Series | str | PathLike]) -> pd.DataFrame:
+    """Diagnostics of the three tasks' matrices, ours and the published ones.
+
+    Args:
+        ours: task (gender, speaker, recognition) -> result of `diagnostics`, or the ``diagnostics.csv`` that a notebook
+            wrote, from `beside_the_paper`; a task whose file is not there has NaN.
+
+    Returns:
+        Index (task, source), source "ours" or "published"; columns as `diagnostics`.
+    """
+    rows = {}
+    for task, published in _TASKS.items():
+        found = ours.get(task, "")
+        if not isinstance(found, pd.Series):
+            table = pd.read_csv(found, index_col=0)["ours"] if Path(found).is_file() else pd.Series(dtype=float)
+            found = table.rename({label: name for name, label in DIAGNOSTIC_NAMES.items()})
+        rows[task, "ours"] = found.reindex(list(DIAGNOSTIC_NAMES))
+        rows[task, "published"] = diagnostics(load_published(published), families())
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["task", "source"])
 
 
 def stability_table(matrix: TransferMatrix, bootstrap: BootstrapStandardError, published: str) -> pd.DataFrame:

@@ -28,18 +28,28 @@ COLUMNS = (
 )
 GENDERS = ("female", "male")
 
-_MODULES = {name: f"cltmlib.corpora.{name}" for name in ("common_voice", "fleurs", "synthetic")}
+# name -> module and function
+_LOADERS = {
+    "common_voice": ("common_voice", "load"),
+    "common_voice+librispeech": ("librispeech", "load_beside_common_voice"),
+    "fleurs": ("fleurs", "load"),
+    "librispeech": ("librispeech", "load"),
+    "synthetic": ("synthetic", "load"),
+}
 
 
 def load_corpus(name: str, **options) -> "Dataset":
     """Load a corpus by name: ``load`` of the module of that name, with ``options`` as its arguments.
 
+    "common_voice+librispeech" is ``librispeech.load_beside_common_voice``.
+
     Raises:
         InputError: there is no such corpus, or it does not take these options.
     """
-    if name not in _MODULES:
-        raise InputError(f"Corpus {name!r} is not known; there are {', '.join(map(repr, _MODULES))}.")
-    load = importlib.import_module(_MODULES[name]).load
+    if name not in _LOADERS:
+        raise InputError(f"Corpus {name!r} is not known; there are {', '.join(map(repr, _LOADERS))}.")
+    module, function = _LOADERS[name]
+    load = getattr(importlib.import_module(f"cltmlib.corpora.{module}"), function)
     try:
         inspect.signature(load).bind(**options)
     except TypeError as error:
@@ -56,7 +66,8 @@ def from_params(
     Args:
         params: ``low_resource_language``, ``zero_shot_languages`` and ``target_language`` are loaded after the others.
         templates: kinds of sentences of the synthetic corpus; None for all.
-        required: metadata without which a row of Common Voice is left out; None for speaker and gender.
+        required: metadata without which a row of Common Voice or LibriSpeech is left out; None for speaker and gender
+            (LibriSpeech alone: nothing is left out).
     """
     languages = list(params["languages"])
     languages += params.get("zero_shot_languages", ())

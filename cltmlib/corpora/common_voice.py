@@ -54,7 +54,7 @@ def load(
     Raises:
         InputError: a folder, locale, split or needed column is missing, or no row of a language is left.
     """
-    languages, splits = _names(languages, "languages"), _names(splits, "splits")
+    languages, splits = names(languages, "languages"), names(splits, "splits")
     for split in splits:
         if split not in SPLITS:
             raise InputError(f"Split {split!r} is not one of {', '.join(SPLITS)}.")
@@ -85,7 +85,12 @@ def locales(root: str | os.PathLike) -> list[str]:
     return _release_folder(Path(root))[1]
 
 
-def _names(values: Sequence[str], what: str) -> list[str]:
+def names(values: Sequence[str], what: str) -> list[str]:
+    """``values`` as a list; one text is a list of one.
+
+    Raises:
+        InputError: there are none, or one twice; ``what`` names the parameter.
+    """
     values = [values] if isinstance(values, str) else list(values)
     if not values or len(set(values)) < len(values):
         raise InputError(f"Parameter {what} is {values}: give at least one, and each once.")
@@ -209,9 +214,14 @@ def _durations_s(folder: Path, table: pd.DataFrame) -> np.ndarray:
         seconds = table["clip"].map(by_clip) / 1000
         seconds[seconds <= 0] = np.nan
     unknown = seconds.index[seconds.isna()]
-    with ThreadPoolExecutor() as pool:  # soundfile releases the GIL
-        seconds[unknown] = list(pool.map(_header_duration_s, table.loc[unknown, "path"], chunksize=64))
+    seconds[unknown] = header_durations_s(table.loc[unknown, "path"])
     return seconds.to_numpy(dtype="float64")
+
+
+def header_durations_s(paths: Iterable[str]) -> list[float]:
+    """Seconds of clips by their headers; NaN where a header cannot be read."""
+    with ThreadPoolExecutor() as pool:  # soundfile releases the GIL
+        return list(pool.map(_header_duration_s, paths))
 
 
 def _header_duration_s(path: str) -> float:

@@ -7,6 +7,7 @@ Nothing here touches pyplot or the reader's matplotlib settings.
 from cltmlib.figures.curves import learning_curves, learning_curves_by_language
 from cltmlib.figures.embedding import distance_against_transfer, embedding_map, trial_scores
 from cltmlib.figures.interval import interval_curve
+from cltmlib.figures.levels import resource_gains, tasks_side_by_side
 from cltmlib.figures.matrix import COLOUR_LIMIT, heatmap, self_gain_bars
 from cltmlib.figures.potsa import encoder_maps, layer_choices, recall_against_overlap, transport_plans
 from cltmlib.figures.recognition import forgetting_map, systems_wer, training_weights
@@ -52,12 +53,14 @@ __all__ = [
     "learning_curves_by_language",
     "method_dots",
     "recall_against_overlap",
+    "resource_gains",
     "sample_size_curves",
     "save_figure",
     "self_gain_bars",
     "structure",
     "style",
     "systems_wer",
+    "tasks_side_by_side",
     "training_curves",
     "training_weights",
     "transport_plans",

@@ -14,6 +14,7 @@ from cltmlib.subsets.classes import ByClass, draw_subsets, largest_n_samples, te
 from cltmlib.subsets.pool import Subsets, checked, narrow_table
 from cltmlib.subsets.speakers import BySpeaker
 from cltmlib.subsets.trials import draw_trials
+from cltmlib.subsets.utterances import ByUtterance, halves
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -21,10 +22,12 @@ if TYPE_CHECKING:
 __all__ = [
     "ByClass",
     "BySpeaker",
+    "ByUtterance",
     "Prepared",
     "Subsets",
     "draw_subsets",
     "draw_trials",
+    "halves",
     "largest_n_samples",
     "prepare",
     "test_set",
@@ -62,7 +65,8 @@ class Prepared:
             for name, ids in {**sets, "test": self.tests[language]}.items():
                 rows[language][f"{name} clips"] = len(ids)
                 rows[language][f"{name} speakers"] = self.utterances.loc[list(ids), "speaker"].nunique()
-        return pd.DataFrame.from_dict(rows, orient="index")
+        table = pd.DataFrame.from_dict(rows, orient="index")
+        return table[sorted(table, key=lambda name: name.startswith("test"))]  # after sets that the first may not have
 
 
 def prepare(
@@ -71,7 +75,7 @@ def prepare(
     n_samples: int | Sequence[int],
     seeds: Sequence[int],
     store_directory: str | PathLike,
-    design: ByClass | BySpeaker | None = None,
+    design: ByClass | BySpeaker | ByUtterance | None = None,
     also: pd.DataFrame | None = None,
     **pack_options,
 ) -> Prepared:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ByClass:
-    """Sets of gender recognition: so many clips of each class, see `draw_subsets` and `test_set`.
+    """So many clips of each gender, or of another class that belongs to a speaker; see `draw_subsets` and `test_set`.
 
     Attributes:
         samples_per_speaker: as in `draw_subsets`.
@@ -194,6 +194,8 @@ def _samples_per_speaker(
 ) -> int:
     """The smallest k that divides all ``sizes`` and gives ``n_sets`` sets of the largest enough speakers everywhere."""
     n_samples, common = max(sizes, default=0), math.gcd(*sizes)
+    if min(sizes, default=0) < 1 and wanted is None:
+        raise InputError(f"Parameter n_samples={', '.join(map(str, sizes))}: give sizes of at least 1.")
     if min(sizes, default=0) < 1 or (wanted is not None and (wanted < 1 or common % wanted)):
         raise InputError(
             f"Parameters n_samples={', '.join(map(str, sizes))} and samples_per_speaker={wanted} do not fit: "
