@@ -46,6 +46,12 @@ def corpus(params: Mapping) -> "Dataset":
         reason[table["duration_s"] > params["max_seconds"]] = f"longer than max_seconds ({params['max_seconds']:g} s)"
     counts = table.assign(reason=reason).groupby(["language", "split", "reason"]).size().rename("n").reset_index()
     dropped = pd.concat([corpora.dropped(dataset), counts], ignore_index=True)
+    for (language, split), of in table.groupby(["language", "split"], sort=False):
+        if reason[of.index].notna().all():
+            raise InputError(
+                f"Language {language!r}: none of its {len(of)} {split} clips can be used ({reason[of.index[0]]}); "
+                "change that or leave the language out."
+            )
     return corpora.from_rows(table[reason.isna()], dropped)
 
 
@@ -297,7 +303,7 @@ def answer(table: pd.DataFrame, by_metric: pd.DataFrame, scripts: Mapping[str, s
     lines = [f"Transfer helps the low-resource languages: {'; '.join(parts)}."]
     for question, row in table.iterrows():
         if not np.isfinite(row["difference"]):
-            lines.append(f"- {question}: there are no such pairs here.")
+            lines.append(f"- {question}: pairs of both kinds are not here.")
             continue
         numbers = f"{row['first']:+.3f} against {row['second']:+.3f}, difference {row['difference']:+.3f}"
         interval = f" [{row['lower']:+.3f}, {row['upper']:+.3f}] over {row['n_seeds']} seeds"

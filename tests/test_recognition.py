@@ -504,7 +504,7 @@ def test_gains_and_comparisons_are_those_counted_by_hand(levels):
     words = resource_levels.answer(table, both, {"ca": "LATIN", "ru": "CYRILLIC"}).splitlines()
     assert "difference +0.012 in all 2 seeds: not told apart" in words[1]
     assert "difference +0.013 [+0.006, +0.019] over 2 seeds: the first gain more" in words[5]
-    assert words[-2].endswith("there are no such pairs here.")
+    assert words[-2].endswith("pairs of both kinds are not here.")
     n, n_apart = 2 * table["lower"].notna().sum(), 2 * table["told_apart"].sum()
     assert 0 < n_apart < n and words[-1] == (
         f"Intervals are over seeds, in these 2 languages; of all rates together {n_apart} of {n}, not corrected for "
@@ -603,6 +603,8 @@ def test_a_long_clip_is_left_out_and_not_cut(monkeypatch):
     assert left == set(table["utterance_id"].iloc[[0, 2]])
     reasons = corpora.dropped(found)["reason"].tolist()
     assert sorted(reasons) == ["longer than max_seconds (4 s)", "nothing said in its transcript"]
+    with pytest.raises(InputError, match=r"'ca': none of its \d+ \w+ clips can be used \(longer than max_seconds"):
+        resource_levels.corpus({"max_seconds": 0.01})
 
 
 @pytest.mark.parametrize(
@@ -719,7 +721,7 @@ def test_three_tasks_stand_side_by_side_whether_or_not_the_others_were_run(tmp_p
     assert table.loc[("speaker", "ours")].isna().all() and table.xs("published", level="source").notna().all(axis=None)
     figure = figures.tasks_side_by_side(table, {"rfd_1": "RFD_1", "prop_pos": "prop+"})
     assert_legible(figure)
-    assert "Not run here: speaker." in " ".join(texts(figure, "note"))
+    assert "Not run here, or without a positive self-gain: speaker." in " ".join(texts(figure, "note"))
 
 
 def test_scripts_come_from_the_letters():

@@ -115,7 +115,7 @@ def tasks_side_by_side(diagnostics: pd.DataFrame, labels: Mapping[str, str], tit
     tasks = list(dict.fromkeys(diagnostics.index.get_level_values(0)))
     missing = [t for t in tasks if (t, "ours") not in diagnostics.index or diagnostics.loc[(t, "ours")].isna().all()]
     note = "Published: recomputed from the authors' cells. Ours: other speech and another encoder, see the text."
-    note += f" Not run here: {', '.join(missing)}." if missing else ""
+    note += f" Not run here, or without a positive self-gain: {', '.join(missing)}." if missing else ""
     keys = [Line2D([], [], linestyle="none", label=source, **look) for source, look in _SOURCES.items()]
     with style():
         foot = Foot(PAGE_IN, note, keys)

@@ -19,6 +19,7 @@ from cltmlib.potsa.systems import (
     PUBLISHED_2,
     PUBLISHED_CONTROLS,
     PUBLISHED_LANGUAGES,
+    PUBLISHED_TRAINED,
     TABLE_1,
     TABLE_2,
 )
@@ -83,24 +84,31 @@ def mean_and_error(values: pd.DataFrame, systems: Sequence[str]) -> pd.DataFrame
 
 
 def table_1(values: pd.DataFrame) -> pd.DataFrame:
-    """The rows of Table 1, ours above the paper's."""
+    """The rows of Table 1, ours above the paper's, whose average is over those of its five languages that ours has."""
     paper = pd.DataFrame.from_dict(PUBLISHED_1, orient="index", columns=list(PUBLISHED_LANGUAGES)).round(2)
-    paper.insert(5, AVERAGE, paper.iloc[:, :5].mean(axis=1).round(2))
-    return pd.concat({"ours": mean_and_error(values, TABLE_1), "paper": paper.astype(str)}).fillna("")
+    shared = [language for language in PUBLISHED_TRAINED if language in _trained(values)]
+    paper.insert(5, AVERAGE, paper[shared].mean(axis=1).round(2))
+    paper = paper.astype(str).replace("nan", "")
+    return pd.concat({"ours": mean_and_error(values, TABLE_1), "paper": paper}).fillna("")
 
 
 def table_2(values: pd.DataFrame) -> pd.DataFrame:
     """Average BLEU by layer strategy (Table 2) and by kind of alignment, and the difference from the baseline.
 
     Returns:
-        Columns ours, paper, difference (mean over seeds of the system less the baseline), lower and upper end of its
-        95 % t interval over seeds.
+        Columns ours, paper (NaN where ours are not its five languages), difference (mean over seeds of the system less
+        the baseline), lower and upper end of its 95 % t interval over seeds.
     """
     names = [*TABLE_2, *CONTROLS]
-    published = {**PUBLISHED_2, **PUBLISHED_CONTROLS}
+    published = {**PUBLISHED_2, **PUBLISHED_CONTROLS} if set(_trained(values)) == set(PUBLISHED_TRAINED) else {}
     rows = differences(values, BASELINE).reindex(names)
     ours = mean_and_error(values[[AVERAGE]], names)[AVERAGE]
-    return rows.assign(ours=ours, paper=pd.Series(published))[["ours", "paper", "difference", "lower", "upper"]]
+    rows = rows.assign(ours=ours, paper=pd.Series(published, dtype=float))
+    return rows[["ours", "paper", "difference", "lower", "upper"]]
+
+
+def _trained(values: pd.DataFrame) -> list[str]:
+    return list(values.columns[: values.columns.get_loc(AVERAGE)])
 
 
 def differences(values: pd.DataFrame, reference: str, column: str = AVERAGE) -> pd.DataFrame:
