@@ -110,7 +110,11 @@ def test_bad_input_is_one_sentence_before_anything_starts(repository, capsys, wo
 
 def start(*words):
     command = [sys.executable, "-m", "cltmlib", "run", "--profile", "smoke", *words]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores Ctrl-C, and
+    try:  # so would its children
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, heard)
 
 
 def test_second_run_at_the_same_time_is_refused_and_ctrl_c_says_how_to_resume(repository, capsys):
