@@ -70,7 +70,7 @@ def test_queries_qformer_and_map_learn_and_the_language_model_stays():
     llm = language_model()
     model = SpeechLLM(llm, 6, n_queries=3, n_blocks=2, width=8, n_heads=2).train()
     before = {name: p.clone() for name, p in llm.named_parameters()}
-    optimiser = torch.optim.AdamW(model.trained_parameters(), 1e-2)
+    optimiser = torch.optim.AdamW(model.parameters(), 1e-2)
     losses = []
     for _ in range(30):
         loss = model(speech(), LENGTHS, PROMPTS, ANSWERS).loss
@@ -81,7 +81,7 @@ def test_queries_qformer_and_map_learn_and_the_language_model_stays():
     assert losses[-1] < 0.6 * losses[0] and not llm.training
     assert all(torch.equal(before[name], p) and p.grad is None for name, p in llm.named_parameters())
     assert not any("llm." in name.split("to_llm")[0] for name in model.state_dict())
-    assert all(p.grad is not None for p in model.trained_parameters())
+    assert all(p.grad is not None for p in model.parameters())
 
 
 def test_answers_are_greedy(model):
@@ -134,7 +134,7 @@ def test_one_training_step_on_the_shapes_of_the_paper():
     assert [t.shape for t in step.tokens] == [(2, 80, 768)] * 8
     source, target = zip(*(layer.chunk(2) for layer in step.tokens), strict=True)
     (step.loss + 10 * alignment_loss(source, target, layers=[3])).backward()
-    optimiser = torch.optim.SGD(model.trained_parameters(), 1e-3)
+    optimiser = torch.optim.SGD(model.parameters(), 1e-3)
     before = model.queries.detach().clone()
     optimiser.step()
     assert torch.isfinite(model.queries).all() and not torch.equal(before, model.queries)

@@ -164,7 +164,3 @@ class SpeechLLM(nn.Module):
             pad_token_id=end,
         )
         return [row[: row.index(end)] if end in row else row for row in written.tolist()]
-
-    def trained_parameters(self) -> list[nn.Parameter]:
-        """Queries, Q-Former and linear map."""
-        return list(self.parameters())

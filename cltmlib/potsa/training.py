@@ -256,8 +256,8 @@ def second_stage(model: SpeechLLM, training: Training, clips: Clips) -> Iterator
     """Train in place; after each step give [translation loss, alignment loss or None, aligned layers].
 
     A batch is made of parallel pairs, whatever the system: both utterances of each are translated and, with alignment,
-    brought together. So systems with the same pairs differ in the alignment alone; an anchor makes half of its batches
-    English. Choice: every pair of a batch draws its languages, so that a step translates from more than two.
+    brought together. So systems with the same pairs differ in the alignment alone; an anchor is half of
+    its batches. Choice: every pair of a batch draws its languages, so that a step translates from more than two.
     """
     config = training.config
     system = System(**config["system"])
